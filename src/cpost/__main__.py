@@ -1,0 +1,5 @@
+"""Lets `python -m cpost` do what `cpost` does."""
+
+from cpost.cli import main
+
+main()

@@ -1,0 +1,231 @@
+"""The command line: options in, session calls, rendering, exit codes.
+
+Only click and light modules are imported at the top, so that `cpost --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import cpost
+from cpost.errors import CpostError, DefinitionError, ExitCode, Interrupted
+from cpost.units import parse_bytes, parse_duration_ns
+
+if TYPE_CHECKING:
+    from cpost.model import Options, Run
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _quantity(
+    parse: Callable[[str], int], metavar: str, minimum: int, maximum: int | None = None
+) -> Callable[[str], int]:
+    """The type of an option whose value has a unit; click turns the ValueError into a usage error."""
+
+    def convert(text: str) -> int:
+        number = parse(text)
+        if number < minimum or (maximum is not None and number > maximum):
+            raise ValueError(f"{text} is out of range")
+        return number
+
+    convert.__name__ = metavar
+    return convert
+
+
+_PERIOD = _quantity(parse_duration_ns, "duration", 10**6, 10 * 10**9)
+_WINDOW = _quantity(parse_duration_ns, "duration", 10 * 10**6, 60 * 10**9)
+_TIMEOUT = _quantity(parse_duration_ns, "duration", 10**6)
+_SHM_SIZE = _quantity(parse_bytes, "size", 4096)
+_MEMORY_LIMIT = _quantity(parse_bytes, "size", 6 * 2**20)  # the engine refuses less
+
+
+class _RunByDefault(click.Group):
+    """A first word that is no verb means `run`, as users of the first cpost know it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
+            word = args[0]
+            if len(args) == 1 and not word.startswith("-") and not Path(word).exists():
+                close = difflib.get_close_matches(word, self.commands, n=1)
+                hint = f"did you mean `cpost {close[0]}`?" if close else "cpost PIPELINE INPUT, or cpost --help"
+                raise click.UsageError(f"{word} is no verb of cpost and no file\n  what to do: {hint}", ctx)
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_RunByDefault, context_settings=_CONTEXT)
+@click.version_option(cpost.__version__, prog_name="cpost")
+def cli() -> None:
+    """Measure what the containers of a pipeline really need, and recommend resource requests.
+
+    \b
+    cpost PIPELINE INPUT              size every operator of a pipeline (short for: cpost run)
+    cpost plan PIPELINE [INPUT]       show what would be run, without running it
+    cpost doctor                      check this host
+
+    Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
+    130 interrupted.
+    """
+
+
+@cli.command()
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: stdout].")
+@click.option("--outputs_dir", "--outputs-dir", metavar="DIR", help="Keep what the operators write here.")
+@click.option("--models_dir", "--models-dir", metavar="DIR", help="Model repository of the pipeline.")
+@click.option(
+    "--force",
+    type=click.Choice(["none", "cont", "stop"]),
+    is_flag=False,
+    flag_value="none",
+    default="none",
+    show_default=True,
+    help="After a failed operator: go on (cont), stop, or ask (none; stops where there is nobody to ask).",
+)
+@click.option(
+    "--policy",
+    type=click.Choice(["peak", "p95", "p99"]),
+    default="peak",
+    show_default=True,
+    help="peak: highest CPU window, memory peak + 100 MB. p95, p99: CPU percentile, memory need + 15 %.",
+)
+@click.option("--period", type=_PERIOD, default="10ms", show_default=True, help="Time between two samples.")
+@click.option("--window", type=_WINDOW, default="200ms", show_default=True, help="Span of one CPU rate.")
+@click.option("--timeout", type=_TIMEOUT, help="Stop an operator after this time [default: none].")
+@click.option("--shm_size", "--shm-size", type=_SHM_SIZE, default="1g", show_default=True, help="Size of /dev/shm.")
+@click.option(
+    "--memory_limit",
+    "--memory-limit",
+    type=_MEMORY_LIMIT,
+    help="Memory that an operator may use at most [default: the host's, less a reserve].",
+)
+@click.option("--overwrite", is_flag=True, help="Replace earlier results in the folders named above.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout, all else on stderr.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the final table only.")
+@click.option("--verbose", "-v", is_flag=True, help="Print more: host, sampling, reasons.")
+def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) -> None:
+    """Run every operator of PIPELINE on the payload folder INPUT, measure it, and recommend requests."""
+    from cpost import session
+    from cpost.console import Console
+    from cpost.interrupts import Interrupts
+
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    interrupts = Interrupts(console.announce_signal)
+    with interrupts.installed():
+        result = session.size_pipeline(pipeline, _options(chosen), console, interrupts)
+        console.finish(result)
+    _exit(result, interrupts.signum)
+
+
+def _options(chosen: dict[str, Any]) -> Options:
+    from cpost.model import Options
+
+    return Options(
+        period_ns=chosen["period"],
+        window_ns=chosen["window"],
+        policy=chosen["policy"],
+        timeout_ns=chosen["timeout"],
+        shm_bytes=chosen["shm_size"],
+        memory_limit_bytes=chosen["memory_limit"],
+        on_failure=chosen["force"],
+        input_dir=str(chosen["input_dir"]),
+        metrics_dir=chosen["metrics_dir"],
+        outputs_dir=chosen["outputs_dir"],
+        models_dir=chosen["models_dir"],
+        overwrite=chosen["overwrite"],
+    )
+
+
+def _exit(result: Run, signum: int | None) -> NoReturn:
+    from cpost import session
+
+    sys.exit(128 + signum if signum is not None else session.exit_code(result))
+
+
+@cli.command()
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("input_dir", metavar="[INPUT]", required=False, default="", type=str)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def plan(pipeline: Path, input_dir: str, *, as_json: bool) -> None:
+    """Show what a run of PIPELINE would do, without running anything."""
+    from cpost import session
+    from cpost.console import Console
+    from cpost.model import Options
+
+    console = Console(as_json=as_json)
+    shown = session.preview(pipeline, Options(input_dir=input_dir))
+    console.plan(shown)
+
+
+@cli.command()
+@click.option("--dry-run", "--dry_run", is_flag=True, help="Only list what would be removed.")
+def clean(*, dry_run: bool) -> None:
+    """Remove what killed runs of cpost left on this host, and nothing else."""
+    from cpost import session
+    from cpost.console import Console
+    from cpost.measure.engine import Engine
+
+    found, failures = session.sweep(Engine(), dry_run=dry_run)
+    console = Console()
+    for item in found:
+        console.note(f"{'would remove' if dry_run else 'removed'} {item.kind} {item.name} (run {item.run_id})")
+    if not found:
+        console.note("Nothing is left of killed runs.")
+    for failure in failures:
+        console.warn(f"could not be removed: {failure}")
+    sys.exit(ExitCode.ENVIRONMENT if failures else ExitCode.OK)
+
+
+@cli.command()
+def doctor() -> None:
+    """Check this host: engine, control groups, permissions, swap, GPUs, disk."""
+    from cpost.console import Console
+    from cpost.doctor import Verdict, examine
+
+    console = Console()
+    failed = False
+    for finding in examine():
+        console.finding(finding)
+        failed = failed or finding.verdict is Verdict.FAILURE
+    sys.exit(ExitCode.ENVIRONMENT if failed else ExitCode.OK)
+
+
+def main() -> NoReturn:
+    """The entry point; what a user or a host can cause ends in two lines on stderr, never in a traceback."""
+    try:
+        cli.main(standalone_mode=False)
+        sys.exit(ExitCode.OK)
+    except click.exceptions.Abort:
+        click.echo("cpost: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except CpostError as error:
+        _show(error)
+        sys.exit(error.exit_code)
+
+
+def _show(error: CpostError) -> None:
+    if isinstance(error, Interrupted):
+        click.echo("cpost: stopped before the first operator ran; nothing is left behind", err=True)
+    elif isinstance(error, DefinitionError):
+        for problem in error.problems:
+            _show_one(str(problem), problem.hint)
+    else:
+        _show_one(error.message, error.hint)
+
+
+def _show_one(message: str, hint: str) -> None:
+    click.echo(f"cpost: error: {message}", err=True)
+    if hint:
+        click.echo(f"  what to do: {hint}", err=True)

@@ -1,0 +1,232 @@
+"""What a user sees while a run goes on, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from cpost import store
+from cpost.doctor import Finding
+from cpost.model import Advice, OperatorRecord, Outcome, Run, Sample, Step
+from cpost.report import tables
+from cpost.session import Preview
+from cpost.units import NS_PER_S, format_mb, format_percent, format_seconds
+
+_LIVE_BEAT_NS = NS_PER_S // 5
+_PLAIN_BEAT_NS = 10 * NS_PER_S
+_SHOWN_LOG_LINES = 10
+
+
+class Console:
+    """Renders what the session tells; an `Observer`.
+
+    Args:
+        as_json: stdout is for the record alone, everything else goes to stderr.
+        quiet: only the final table, warnings and errors.
+        verbose: also host, sampling and the reasons for every number.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+        self._verbose = verbose
+        self._out: TextIO = sys.stderr if as_json else sys.stdout
+        self._live = self._out.isatty() and not quiet
+        self._live_shown = False
+        self._closed = False
+        self._next_beat_ns = 0
+        self._pulled_at = 0.0
+
+    # ------------------------------------------------------------ the Observer
+
+    def note(self, text: str) -> None:
+        """A line for the user; left out when quiet."""
+        if not self._quiet:
+            self._line(text)
+
+    def warn(self, text: str) -> None:
+        """A warning, on stderr."""
+        self._clear()
+        click.echo(f"cpost: warning: {text}", err=True)
+
+    def pulling(self, image: str, progress: str) -> None:
+        """Progress of a pull: live on a terminal, a line at its start and end in a pipe."""
+        if progress == "":
+            self.note(f"Pulling image {image} ...")
+        elif progress == "done":
+            self.note(f"Pulled image {image}")
+        elif self._live and time.monotonic() - self._pulled_at > 0.1:
+            self._pulled_at = time.monotonic()
+            self._show_live(f"  {progress}")
+
+    def operator_begins(self, step: Step) -> None:
+        """The banner, and what runs."""
+        self._next_beat_ns = 0 if self._live else _PLAIN_BEAT_NS
+        self.note("\n" + tables.banner(f"Executing Operator {step.operator}"))
+        self.note("Running operator ...")
+        self._detail(f"image {step.image}, memory limit {format_mb(step.memory_limit_bytes)}")
+
+    def operator_runs(self, container: str) -> None:
+        """The container's id."""
+        self.note(f"The container id is: {container}")
+
+    def operator_progress(
+        self, elapsed_ns: int, percent: float | None, sample: Sample | None, peak: int | None
+    ) -> None:
+        """The live line, or now and then a plain one."""
+        if self._quiet or elapsed_ns < self._next_beat_ns:
+            return
+        memory = sample.memory_bytes if sample else None
+        parts = [
+            format_seconds(elapsed_ns) if elapsed_ns >= NS_PER_S * 10 else f"{elapsed_ns / NS_PER_S:.1f} s",
+            f"CPU {format_percent(percent)}" if percent is not None else "CPU -",
+            f"memory {format_mb(memory)}" if memory is not None else "memory -",
+            f"peak {format_mb(peak)}" if peak is not None else "peak -",
+        ]
+        text = "  " + ", ".join(parts)
+        if self._live:
+            self._next_beat_ns = elapsed_ns + _LIVE_BEAT_NS
+            self._show_live(text)
+        else:
+            self._next_beat_ns = elapsed_ns + _PLAIN_BEAT_NS
+            self._line(text)
+
+    def operator_ends(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
+        """Where the results are (or the results), how it ended, the summary table."""
+        self._clear()
+        result = record.result
+        if kept:
+            self.note(f"Results are stored in {series.absolute()}")
+        elif not self._quiet:
+            self._metrics_table(record.operator, series)
+        if result.outcome is not Outcome.COMPLETED:
+            self._failure(record)
+        for warning in result.warnings:
+            self.warn(f"{record.operator}: {warning}")
+        self.note(tables.banner(f"Operator {record.operator} Summary"))
+        self.note(tables.operator_summary(record))
+        advice = record.recommendation
+        if advice.status is Advice.REFUSED:
+            self.note(f"No recommendation: {advice.reasons[0]}")
+        self._sampling(record)
+        for reason in advice.reasons if advice.status is Advice.OK else ():
+            self._detail(reason)
+
+    def goes_on(self, record: OperatorRecord) -> bool:
+        """Ask where there is somebody to ask; no otherwise."""
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            self.note(f"Stopping after {record.operator} (nobody to ask; --force cont goes on).")
+            return False
+        question = "Go on with the rest of the pipeline, which may fail without this operator's output?"
+        return click.confirm(question, err=True)
+
+    # ------------------------------------------------------------ the end
+
+    def finish(self, run: Run) -> None:
+        """The final grid, or the record as JSON."""
+        self._clear()
+        if run.operators:
+            self._line(
+                "\n" + tables.pipeline_summary(run.operators)
+                if not self._quiet
+                else tables.pipeline_summary(run.operators)
+            )
+        if not run.complete:
+            self.warn(f"the run is partial, it was stopped by {run.stopped_by}")
+        if run.options.metrics_dir:
+            folder = Path(run.options.metrics_dir).absolute()
+            self.note(f"The record is in {folder / store.RUN_FILE}, the table in {folder / store.SUMMARY_FILE}")
+        if self._as_json:
+            self._write(sys.stdout, store.json_text(run))
+
+    def plan(self, preview: Preview) -> None:
+        """A plan, for people or as JSON."""
+        for warning in preview.plan.pipeline.warnings:
+            self.warn(warning)
+        if self._as_json:
+            self._write(sys.stdout, store.json_text(preview))
+        else:
+            self._line(tables.plan_text(preview.plan, preview.images))
+
+    def finding(self, finding: Finding) -> None:
+        """One line of `cpost doctor`, and its remedy."""
+        self._line(f"{finding.verdict.value:<8} {finding.subject:<8} {finding.text}")
+        if finding.remedy:
+            self._line(f"{'':<17} what to do: {finding.remedy}")
+
+    def announce_signal(self, signum: int, count: int) -> None:
+        """Say at once that a signal has come; called in the signal's handler, so it writes without any buffer."""
+        name = signal.Signals(signum).name
+        text = f"\ncpost: {name}: stopping the operator and removing everything; once more skips its grace\n"
+        if count > 1:
+            text = f"\ncpost: {name}: killing the operator, still removing everything\n"
+        try:
+            os.write(2, text.encode())
+        except OSError:
+            pass  # the terminal is gone
+
+    # ------------------------------------------------------------ pieces
+
+    def _failure(self, record: OperatorRecord) -> None:
+        result = record.result
+        code = f"exitcode {result.exit_code}" if result.exit_code is not None else "no exitcode"
+        cause = "" if result.cause == f"exit code {result.exit_code}" else f": {result.cause}"
+        self.note(f"Operator {record.operator} failed with {code}{cause}")
+        if result.log_tail:
+            self.note("The last lines of its log:")
+            for line in result.log_tail[-_SHOWN_LOG_LINES:]:
+                self.note(f"  | {line}")
+
+    def _metrics_table(self, operator: str, series: Path) -> None:
+        self._line(tables.banner(f"Operator {operator} Metrics Data"))
+        with series.open(encoding="utf-8") as lines:
+            for line in tables.series(lines, abridged=self._out.isatty()):
+                self._line(line)
+
+    def _sampling(self, record: OperatorRecord) -> None:
+        sampling, totals = record.result.sampling, record.result.totals
+        if sampling is None or totals is None:
+            return
+        self._detail(
+            f"{sampling.samples} samples, {sampling.ticks_missed} of {sampling.ticks_due} ticks missed, longest gap "
+            f"{format_seconds(sampling.longest_gap_ns)}, sampler's own CPU {sampling.sampler_cpu_us / 1e6:.3f} s"
+        )
+        if totals.startup_cpu_us is not None:
+            self._detail(f"container start-up, not counted: {totals.startup_cpu_us / 1e6:.3f} s CPU")
+
+    def _detail(self, text: str) -> None:
+        if self._verbose:
+            self.note(f"  ({text})")
+
+    def _line(self, text: str) -> None:
+        self._clear()
+        self._write(self._out, text + "\n")
+
+    def _show_live(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self._write(self._out, f"\r\x1b[K{text[:width]}")
+        self._live_shown = True
+
+    def _clear(self) -> None:
+        if self._live_shown:
+            self._live_shown = False
+            self._write(self._out, "\r\x1b[K")
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        """Write; a reader who has gone (`| head`) ends the output, not the run."""
+        if self._closed and stream is self._out:
+            return
+        try:
+            stream.write(text)
+            stream.flush()
+        except BrokenPipeError:
+            self._closed = True
+            # Python flushes stdout once more at its end; there it must find a file that takes it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,275 @@
+"""Bytes of a YAML file -> positioned tree, safe for any input.
+
+The secret of this module is PyYAML. Only its scanner and parser are used: its constructor is what turns `010` into 8
+and raises a dozen kinds of error, its C twin crashes the process on deep nesting, and neither tells about duplicate
+keys. Everything that the library raises leaves here as a DefinitionError with a place.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+
+import yaml
+from yaml.parser import Parser
+from yaml.reader import Reader, ReaderError
+from yaml.scanner import Scanner
+
+from cpost.definition.findings import Findings, quoted, visible
+from cpost.definition.tree import MAX_WEIGHT, Entry, Fields, Items, Node, Text, joined
+from cpost.errors import DefinitionError, Problem
+from cpost.model import Origin
+
+MAX_DEPTH = 50
+# Each token costs some 10 microseconds; directives and comments make tokens without making nodes.
+MAX_TOKENS = 30_000
+
+_BREAK = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
+_CORE = "tag:yaml.org,2002:"
+_SCALAR_TAGS = frozenset(("!", *(_CORE + name for name in ("str", "int", "float", "bool", "null", "timestamp"))))
+_ITEMS_TAGS = frozenset(("!", _CORE + "seq"))
+_FIELDS_TAGS = frozenset(("!", _CORE + "map"))
+_MERGE = "<<"
+
+
+def parse(data: bytes, file: str, findings: Findings) -> Node | None:
+    """Read one YAML document.
+
+    Args:
+        data: the whole file; the caller caps its size.
+        file: its name as messages show it.
+        findings: takes the faults that leave a usable tree (duplicate keys, a second document).
+
+    Returns:
+        The tree; None for a file without content.
+
+    Raises:
+        DefinitionError: not text or not YAML, or larger or deeper than a definition can be.
+    """
+    text = _decode(data, file)
+    tokens: _Tokens | None = None
+    try:
+        tokens = _Tokens(text, file)
+        return _Composer(tokens, file, findings).document()
+    except ReaderError as error:
+        message = f"character U+{_code(error):04X} is not allowed in YAML"
+        raise _failure(_place(file, text, error.position), message, _control_hint(error)) from error
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_failure(error, text, file) from error
+    except (yaml.YAMLError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        # Known: ValueError for "\UFFFFFFFF" and for absurd directives; the others are the same kind of escape.
+        place = _place(file, text, tokens.index if tokens else 0)
+        raise _failure(place, f"not valid YAML: {visible(str(error))}") from error
+
+
+# ---------------------------------------------------------------- bytes -> text
+
+
+def _decode(data: bytes, file: str) -> str:
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise _failure(Origin(file, 1, 1), "the file is UTF-32", "save it as UTF-8")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if wide else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode(encoding, "replace")
+        name = "UTF-16" if wide else "UTF-8"
+        message = f"byte 0x{data[error.start]:02x} is not valid {name}"
+        raise _failure(_place(file, before, len(before)), message, "save the file as UTF-8") from error
+
+
+def _place(file: str, text: str, index: int) -> Origin:
+    line, start = 1, 0
+    for match in _BREAK.finditer(text, 0, index):
+        line, start = line + 1, match.end()
+    return Origin(file, line, index - start + 1)
+
+
+def _failure(origin: Origin, message: str, hint: str = "") -> DefinitionError:
+    return DefinitionError([Problem(origin.file, origin.line, origin.column, message, hint)])
+
+
+def _code(error: ReaderError) -> int:
+    return ord(error.character) if isinstance(error.character, str) else int(error.character)
+
+
+def _control_hint(error: ReaderError) -> str:
+    if _code(error) == 0 and error.position < 4:
+        return "this looks like UTF-16 without its mark: save the file as UTF-8"
+    return "remove the character, or write it as an escape in double quotes"
+
+
+def _syntax_failure(error: yaml.MarkedYAMLError, text: str, file: str) -> DefinitionError:
+    mark = error.problem_mark or error.context_mark
+    place = _place(file, text, mark.index) if mark else Origin(file, 1, 1)
+    problem = visible(error.problem or "unreadable")
+    line = _line_of(text, mark.index) if mark else ""
+    if "\t" in line[: place.column] and not line[: place.column].strip():
+        return _failure(place, "a tab is used for indentation", "indent with spaces only")
+    if mark and text[mark.index : mark.index + 1] == "\t":
+        return _failure(place, "a tab stands where YAML allows only spaces", "use spaces")
+    context = f" ({visible(error.context)})" if error.context else ""
+    began = _line_of(text, error.context_mark.index) if error.context_mark else ""
+    return _failure(place, f"not valid YAML: {problem}{context}", _syntax_hint(f"{began}\n{line}", problem))
+
+
+def _line_of(text: str, index: int) -> str:
+    start = max((text.rfind(c, 0, index) for c in "\r\n"), default=-1) + 1
+    return _BREAK.split(text[start : index + 500], maxsplit=1)[0]
+
+
+def _syntax_hint(lines: str, problem: str) -> str:
+    if "${{" in lines:
+        return "inside [ ] and { } a placeholder must stand in quotes"
+    if "{{" in lines or "{%" in lines:
+        return "this looks like a template of another tool: render it first; Clara placeholders are ${{ name }}"
+    if "mapping values are not allowed" in problem:
+        return 'put text that contains ": " in quotes, and check the indentation'
+    return ""
+
+
+# ---------------------------------------------------------------- text -> tree
+
+
+class _Tokens(Reader, Scanner, Parser):
+    """PyYAML's scanner and parser over a text, with a limit on the work they do."""
+
+    def __init__(self, text: str, file: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        self._file = file
+        self._fetched = 0
+
+    def fetch_more_tokens(self) -> None:
+        """Count what the parser asks for: every loop in it ends here."""
+        self._fetched += 1
+        if self._fetched > MAX_TOKENS:
+            place = Origin(self._file, self.line + 1, self.column + 1)
+            raise _failure(place, f"the file has more than {MAX_TOKENS} parts, too many for a definition")
+        super().fetch_more_tokens()
+
+    def take(self) -> yaml.Event:
+        """Return the next event."""
+        event: yaml.Event = self.get_event()  # type: ignore[no-untyped-call]
+        return event
+
+
+class _Composer:
+    """Builds the tree from parser events."""
+
+    def __init__(self, tokens: _Tokens, file: str, findings: Findings) -> None:
+        self._tokens = tokens
+        self._file = file
+        self._findings = findings
+        self._anchors: dict[str, Node | None] = {}  # None = still being built
+
+    def document(self) -> Node | None:
+        """Return the first document; a second one is a fault."""
+        self._tokens.take()  # start of the stream
+        if self._tokens.check_event(yaml.StreamEndEvent):
+            return None
+        self._tokens.take()  # start of the document
+        root = self._node(1)
+        self._tokens.take()  # its end
+        if not self._tokens.check_event(yaml.StreamEndEvent):
+            second = self._origin(self._tokens.take())
+            hint = "a definition is one document: keep each pipeline in a file of its own"
+            self._findings.error(second, "a second YAML document starts here", hint)
+        return root
+
+    def _node(self, depth: int) -> Node:
+        event = self._tokens.take()
+        origin = self._origin(event)
+        if depth > MAX_DEPTH:
+            raise _failure(origin, f"nested deeper than {MAX_DEPTH} levels")
+        assert isinstance(event, yaml.NodeEvent)
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor or "", origin)
+        if event.anchor is None:
+            return self._content(event, origin, depth)
+        self._anchors[event.anchor] = None
+        self._anchors[event.anchor] = node = self._content(event, origin, depth)
+        return node
+
+    def _content(self, event: yaml.NodeEvent, origin: Origin, depth: int) -> Node:
+        if isinstance(event, yaml.ScalarEvent):
+            _check_tag(event.tag, _SCALAR_TAGS, origin)
+            return Text(_clean(event.value, origin), origin, bool(event.implicit[0]))
+        if isinstance(event, yaml.SequenceStartEvent):
+            _check_tag(event.tag, _ITEMS_TAGS, origin)
+            return Items(tuple(self._children(yaml.SequenceEndEvent, origin, depth)), origin)
+        assert isinstance(event, yaml.MappingStartEvent)
+        _check_tag(event.tag, _FIELDS_TAGS, origin)
+        nodes = list(self._children(yaml.MappingEndEvent, origin, depth))
+        return self._fields(list(zip(nodes[::2], nodes[1::2], strict=True)), origin)
+
+    def _children(self, end: type[yaml.Event], origin: Origin, depth: int) -> Iterator[Node]:
+        weight = 1
+        while not self._tokens.check_event(end):
+            node = self._node(depth + 1)
+            weight += node.weight
+            if weight > MAX_WEIGHT:
+                message = f"more than {MAX_WEIGHT} values, those behind aliases counted each time they are used"
+                raise _failure(origin, message, "a definition cannot be that large")
+            yield node
+        self._tokens.take()
+
+    def _fields(self, pairs: list[tuple[Node, Node]], origin: Origin) -> Fields:
+        own: dict[str, Entry] = {}
+        merged: list[Entry] = []
+        for key, value in pairs:
+            if not isinstance(key, Text):
+                raise _failure(key.origin, f"a key must be text, this is {key.kind}", "put it in quotes")
+            if key.plain and key.value == _MERGE:
+                merged.extend(_merged(value))
+            elif key.value in own:
+                self._duplicate(key, own[key.value][0].origin)
+            else:
+                own[key.value] = (key, value)
+        return Fields(joined((*own.values(), *merged)), origin)
+
+    def _duplicate(self, key: Text, first: Origin) -> None:
+        message = f"duplicate key {quoted(key.value)}: it stands at {first.line}:{first.column} already"
+        self._findings.error(key.origin, message, "keep one of the two")
+
+    def _alias(self, anchor: str, origin: Origin) -> Node:
+        if anchor not in self._anchors:
+            raise _failure(origin, f"alias {quoted(anchor)} has no anchor before it")
+        node = self._anchors[anchor]
+        if node is None:
+            raise _failure(origin, f"alias {quoted(anchor)} contains itself")
+        return node
+
+    def _origin(self, event: yaml.Event) -> Origin:
+        assert event.start_mark is not None
+        return Origin(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _merged(value: Node) -> list[Entry]:
+    """Return what a merge key adds, the earlier mapping of a list first."""
+    sources = value.items if isinstance(value, Items) else (value,)
+    entries: list[Entry] = []
+    for source in sources:
+        if not isinstance(source, Fields):
+            raise _failure(source.origin, f"a merge key takes mappings, this is {source.kind}")
+        entries.extend(source.entries)
+    return entries
+
+
+def _check_tag(tag: str | None, allowed: frozenset[str], origin: Origin) -> None:
+    if tag is not None and tag not in allowed:
+        shown = tag.replace(_CORE, "!!", 1) if tag.startswith(_CORE) else tag
+        raise _failure(origin, f"the tag {quoted(shown)} is not allowed here", "write the value without a tag")
+
+
+def _clean(value: str, origin: Origin) -> str:
+    """Join surrogate pairs, as JSON writes them, and refuse what no program can be given."""
+    if "\0" in value:
+        raise _failure(origin, "a text contains a NUL character")
+    try:
+        return value.encode("utf-16", "surrogatepass").decode("utf-16") if not value.isascii() else value
+    except UnicodeDecodeError as error:
+        raise _failure(origin, "a text contains half of a surrogate pair") from error

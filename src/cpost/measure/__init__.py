@@ -1,0 +1,1 @@
+"""The only door to Docker, control groups and NVML."""

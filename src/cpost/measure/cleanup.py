@@ -1,0 +1,156 @@
+"""Removing what runs made outside this process: a run's own things, and what dead runs left.
+
+Used at a run's end, by the guard process when cpost was killed, at every start, and by `cpost clean`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpost.errors import EngineError, HostError
+from cpost.measure.cgroup import Group, Hierarchies
+from cpost.measure.engine import Engine, Owned
+from cpost.measure.owner import LABEL_RUN, NAME_PREFIX, Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One thing that a run left: a container, network, control group or folder."""
+
+    kind: str
+    name: str
+    run_id: str
+    remove: Callable[[], None]
+
+
+def remove_run(engine: Engine | None, hierarchies: Hierarchies | None, owner: Owner, run_id: str) -> list[str]:
+    """Remove everything that one run made, whatever of it there is.
+
+    Returns:
+        What could not be removed, one line each, with the reason.
+    """
+    failures: list[str] = []
+    if engine is not None:
+        try:
+            engine.remove_labelled({LABEL_RUN: run_id})
+        except EngineError as error:
+            failures.append(error.message)
+    for name, group in _groups(hierarchies, owner.name(run_id)):
+        if not remove_group(name, group):
+            failures.append(f"control group {name}: still in use")
+    for folder in _folders(owner.name(run_id)):
+        if not remove_tree(folder):
+            failures.append(f"folder {folder}: files of another user are left in it")
+    return failures
+
+
+def leftovers_of_dead_runs(engine: Engine, hierarchies: Hierarchies | None) -> list[Leftover]:
+    """What runs of this boot left whose process is proven dead; containers first, since the rest hangs on them."""
+    found = [
+        Leftover(item.kind, item.name, item.labels[LABEL_RUN], _remover(engine, item))
+        for item in engine.owned({LABEL_RUN: ""})
+        if (owner := Owner.from_labels(item.labels)) is not None and owner.is_dead()
+    ]
+    for name, group in _groups(hierarchies, NAME_PREFIX):
+        if run_id := _dead_run(name):
+            found.append(Leftover("control group", name, run_id, _group_remover(name, group)))
+    for folder in _folders(NAME_PREFIX):
+        if run_id := _dead_run(folder.name):
+            found.append(Leftover("folder", str(folder), run_id, _folder_remover(folder)))
+    return found
+
+
+def remove_leftovers(leftovers: list[Leftover]) -> list[str]:
+    """Remove them; returns what could not be removed, one line each."""
+    failures = []
+    for item in leftovers:
+        try:
+            item.remove()
+        except HostError as error:
+            failures.append(f"{item.kind} {item.name}: {error.message}")
+    return failures
+
+
+def remove_tree(folder: Path) -> bool:
+    """Remove a folder with all that is in it, closed sub-folders too; links are removed, never followed.
+
+    Returns:
+        False where something is left (files of another user).
+    """
+    with contextlib.suppress(OSError):
+        for parent, folders, _ in os.walk(folder):
+            for name in folders:
+                path = Path(parent, name)
+                if not path.is_symlink():
+                    with contextlib.suppress(OSError):
+                        path.chmod(stat.S_IRWXU)
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
+
+
+def has_link(path: Path, *, below: Path) -> bool:
+    """Whether `path`, or a folder on the way to it from `below`, is a symbolic link."""
+    return any(part.is_symlink() for part in (path, *path.parents) if part != below and part.is_relative_to(below))
+
+
+def work_folder(name: str) -> Path:
+    """Where a run keeps what it does not hand to the user."""
+    return Path(tempfile.gettempdir()) / name
+
+
+def _dead_run(name: str) -> str | None:
+    named = Owner.from_name(name)
+    return named[0] if named and named[1].is_dead() else None
+
+
+def _groups(hierarchies: Hierarchies | None, prefix: str) -> Iterator[tuple[str, Group]]:
+    if hierarchies is not None:
+        yield from hierarchies.groups_named(prefix)
+
+
+def _folders(prefix: str) -> list[Path]:
+    """Folders of this user only: others' are not ours to remove, whatever they are called."""
+    found = []
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+                found.append(path)
+    return found
+
+
+def remove_group(name: str, group: Group) -> bool:
+    """Remove a control group of cpost's own; True when nothing of it is left."""
+    if name.endswith(".slice"):
+        # systemd keeps a unit for the slice, and its group, until it is told that nobody needs it.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(["systemctl", "stop", name], capture_output=True, timeout=10, check=False)  # noqa: S603, S607
+    return group.remove()
+
+
+def _remover(engine: Engine, item: Owned) -> Callable[[], None]:
+    return lambda: engine.remove(item)
+
+
+def _group_remover(name: str, group: Group) -> Callable[[], None]:
+    def remove() -> None:
+        if not remove_group(name, group):
+            raise HostError(f"control group {name} is still in use")
+
+    return remove
+
+
+def _folder_remover(folder: Path) -> Callable[[], None]:
+    def remove() -> None:
+        if not remove_tree(folder):
+            raise HostError(f"files of another user are left in {folder}", f"sudo rm -rf {folder}")
+
+    return remove

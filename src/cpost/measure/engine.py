@@ -1,0 +1,404 @@
+"""The engine: one adapter between cpost and the Docker SDK.
+
+Every call has a name and a time-out, and each of the three families of errors that the SDK lets through (docker,
+requests, urllib3) becomes an `EngineError`, `EngineLost` where the connection broke or the time ran out.
+Containers are never removed by the engine itself: that would lose the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.utils import kwargs_from_env
+
+from cpost.errors import EngineError, EngineLost, HostError
+from cpost.model import Step
+
+_CALL_TIMEOUT_S = 60
+_PULL_TIMEOUT_S = 300
+_LOG_LIMITS = {"max-size": "10m", "max-file": "2"}
+_LOST = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,
+)
+_FAMILIES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
+_UNREADABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What the engine says of itself."""
+
+    version: str
+    api: str
+    storage_driver: str
+    cgroup_driver: str
+    cgroup_version: str
+    root_folder: str
+    hostname: str
+    rootless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """What the engine knows of a container; `error` are its words on a start that failed."""
+
+    status: str
+    pid: int
+    exit_code: int
+    oom_killed: bool
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A container or network that carries a run's label."""
+
+    kind: str
+    id: str
+    name: str
+    labels: Mapping[str, str]
+
+
+class Engine:
+    """A connection to the engine that DOCKER_HOST, or else the default socket, names.
+
+    Raises:
+        HostError: nothing answers there; the hint says what to do about the kind of failure.
+    """
+
+    def __init__(self) -> None:
+        self.address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        try:
+            self._api = self._connect(_CALL_TIMEOUT_S)
+            self._pull_api = self._connect(_PULL_TIMEOUT_S)
+        except _FAMILIES as error:
+            raise _no_engine(self.address, error) from error
+
+    def _connect(self, timeout_s: int) -> docker.APIClient:
+        return docker.APIClient(version="auto", timeout=timeout_s, **kwargs_from_env())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._api.close()
+        self._pull_api.close()
+
+    # ------------------------------------------------------------ the engine itself
+
+    def facts(self) -> EngineFacts:
+        """Ask for version, drivers and storage."""
+        with _call("info"):
+            info, version = self._api.info(), self._api.version()
+        return EngineFacts(
+            version=str(version.get("Version", "")),
+            api=str(version.get("ApiVersion", "")),
+            storage_driver=str(info.get("Driver", "")),
+            cgroup_driver=str(info.get("CgroupDriver", "")),
+            cgroup_version=str(info.get("CgroupVersion", "")),
+            root_folder=str(info.get("DockerRootDir", "")),
+            hostname=str(info.get("Name", "")),
+            rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+        )
+
+    def answers(self) -> bool:
+        """Whether the engine answers a ping now."""
+        try:
+            return bool(self._api.ping())
+        except _FAMILIES:
+            return False
+
+    # ------------------------------------------------------------ images
+
+    def image_id(self, reference: str) -> str | None:
+        """The id of a local image; None where it is not here."""
+        try:
+            with _call(f"inspect image {reference}"):
+                return str(self._api.inspect_image(reference)["Id"])  # type: ignore[no-untyped-call]
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def images_named(self, repository: str) -> list[str]:
+        """Tags of local images of a repository."""
+        with _call("list images"):
+            return [tag for image in self._api.images(name=repository) for tag in image.get("RepoTags") or ()]
+
+    def pull(self, reference: str, progress: Callable[[str], None]) -> None:
+        """Pull an image; `progress` gets one short line at a time.
+
+        Raises:
+            HostError: the registry's own words, and what to do.
+        """
+        repository, tag = _split_reference(reference)
+        try:
+            with _call(f"pull {reference}"):
+                for event in self._pull_api.pull(repository, tag=tag, stream=True, decode=True):
+                    if "error" in event:
+                        raise _pull_failed(reference, str(event["error"]))
+                    progress(_pull_line(event))
+        except EngineLost:
+            raise
+        except EngineError as error:
+            raise _pull_failed(reference, error.reason) from error
+
+    # ------------------------------------------------------------ networks
+
+    def create_network(self, name: str, labels: Mapping[str, str]) -> str:
+        """Create a private bridge network; returns its id."""
+        with _call(f"create network {name}"):
+            network = self._api.create_network(name, driver="bridge", check_duplicate=True, labels=dict(labels))
+        return str(network["Id"])
+
+    # ------------------------------------------------------------ containers
+
+    def create(self, step: Step, name: str, labels: Mapping[str, str], network: str, cgroup_parent: str | None) -> str:
+        """Create the container of a step, not started; returns its id."""
+        mounts = [
+            docker.types.Mount(mount.target, mount.source, type="bind", read_only=mount.read_only)
+            for mount in step.mounts
+        ]
+        gpus = [docker.types.DeviceRequest(count=step.gpu_count, capabilities=[["gpu"]])] if step.gpu_count else None
+        host_config = self._api.create_host_config(
+            mounts=mounts,
+            network_mode=network,
+            init=True,
+            mem_limit=step.memory_limit_bytes,
+            memswap_limit=step.memory_limit_bytes,  # equal to the limit: no swap
+            shm_size=step.shm_bytes,
+            pids_limit=step.pids_limit,
+            security_opt=["no-new-privileges"],
+            log_config=docker.types.LogConfig(type="json-file", config=_LOG_LIMITS),
+            restart_policy={"Name": "no"},
+            cgroup_parent=cgroup_parent,
+            device_requests=gpus,
+        )
+        with _call(f"create container {name}"):
+            created = self._api.create_container(
+                step.image,
+                command=list(step.command) or None,
+                environment=dict(step.env),
+                labels=dict(labels),
+                name=name,
+                host_config=host_config,
+            )
+        return str(created["Id"])
+
+    def start(self, container: str) -> None:
+        """Start a container; returns when its first process runs."""
+        with _call("start container"):
+            self._api.start(container)
+
+    def wait(self, container: str, timeout_s: int) -> int | None:
+        """Wait for the end; returns the exit code, None where it still runs after `timeout_s`."""
+        try:
+            return int(self._api.wait(container, timeout=timeout_s)["StatusCode"])
+        except (requests.ConnectionError, requests.Timeout) as error:
+            # The SDK raises ConnectionError for a time-out of its own, too.
+            if "timed out" in str(error).lower():
+                return None
+            raise _mapped("wait for container", error) from error
+        except _FAMILIES as error:
+            raise _mapped("wait for container", error) from error
+
+    def inspect(self, container: str) -> ContainerState:
+        """What the engine knows of a container."""
+        with _call("inspect container"):
+            state: dict[str, Any] = self._api.inspect_container(container)["State"]
+        return ContainerState(
+            status=str(state.get("Status", "")),
+            pid=int(state.get("Pid", 0)),
+            exit_code=int(state.get("ExitCode", 0)),
+            oom_killed=bool(state.get("OOMKilled")),
+            error=str(state.get("Error", "")),
+        )
+
+    def log_tail(self, container: str, lines: int) -> tuple[str, ...]:
+        """The last lines that a container wrote, control characters shown escaped."""
+        with _call("read log"):
+            raw = self._api.logs(container, tail=lines)
+        assert isinstance(raw, bytes)
+        text = raw.decode("utf-8", "backslashreplace")
+        return tuple(printable(line)[:400] for line in text.split("\n") if line.strip())[-lines:]
+
+    def signal(self, container: str, name: str) -> None:
+        """Send a signal; a container that has ended already is no error."""
+        try:
+            with _call(f"send {name}"):
+                self._api.kill(container, signal=name)
+        except EngineError as error:
+            if error.status not in (404, 409):
+                raise
+
+    # ------------------------------------------------------------ removing
+
+    def owned(self, filters: Mapping[str, str]) -> list[Owned]:
+        """Containers, then networks, with these labels (an empty value asks for the label alone)."""
+        wanted = [f"{key}={value}" if value else key for key, value in filters.items()]
+        with _call("list containers"):
+            containers = self._api.containers(all=True, filters={"label": wanted})
+        with _call("list networks"):
+            networks = self._api.networks(filters={"label": wanted})
+        found = [
+            Owned("container", str(item["Id"]), str((item.get("Names") or [item["Id"]])[0]).lstrip("/"), item["Labels"])
+            for item in containers
+        ]
+        return found + [Owned("network", str(i["Id"]), str(i["Name"]), i.get("Labels") or {}) for i in networks]
+
+    def remove(self, item: Owned) -> None:
+        """Remove a container (killed first, with its anonymous volumes) or a network; one that is gone is no error."""
+        try:
+            with _call(f"remove {item.kind} {item.name}"):
+                if item.kind == "container":
+                    self._api.remove_container(item.id, force=True, v=True)
+                else:
+                    self._api.remove_network(item.id)
+        except EngineError as error:
+            if error.status != 404 and "already in progress" not in error.reason:
+                raise
+
+    def remove_labelled(self, filters: Mapping[str, str], timeout_s: float = 60.0) -> int:
+        """Remove everything with these labels until two looks in a row find nothing; returns how many.
+
+        One look is not enough: a create that timed out at our end may still take effect at the engine's.
+        """
+        deadline, removed, empty_looks = time.monotonic() + timeout_s, 0, 0
+        while empty_looks < 2:
+            found = self.owned(filters)
+            empty_looks = 0 if found else empty_looks + 1
+            failure = None
+            for item in found:
+                try:
+                    self.remove(item)
+                    removed += 1
+                except EngineError as error:
+                    failure = error
+            if failure and time.monotonic() > deadline:
+                raise failure
+        return removed
+
+    def remove_files(self, image: str, folder: str, labels: Mapping[str, str]) -> bool:
+        """Empty a folder with the engine's rights, for files that belong to another user; True where it worked.
+
+        Runs `rm` of an image that is here anyway: the one that wrote the files.
+        """
+        host_config = self._api.create_host_config(
+            mounts=[docker.types.Mount("/cpost-remove", folder, type="bind")], network_mode="none"
+        )
+        try:
+            with _call("create clean-up container"):
+                container = str(
+                    self._api.create_container(
+                        image,
+                        entrypoint=["rm", "-rf", "--"],
+                        command=[f"/cpost-remove/{entry}" for entry in os.listdir(folder)],  # noqa: PTH208
+                        user="0",
+                        labels=dict(labels),
+                        host_config=host_config,
+                    )["Id"]
+                )
+            self.start(container)
+            return self.wait(container, _CALL_TIMEOUT_S) == 0
+        except EngineError:
+            return False
+
+
+def printable(text: str) -> str:
+    """Text of a stranger made safe for a terminal: control characters are shown as escapes."""
+    return _UNREADABLE.sub(lambda match: repr(match[0])[1:-1] if match[0] != "\t" else "    ", text.rstrip("\r"))
+
+
+@contextmanager
+def _call(what: str) -> Iterator[None]:
+    """Name a call and map whatever the SDK raises in it."""
+    try:
+        yield
+    except _FAMILIES as error:
+        raise _mapped(what, error) from error
+
+
+def _mapped(what: str, error: Exception) -> EngineError:
+    if isinstance(error, docker.errors.APIError) and error.status_code is not None:
+        reason = printable(str(error.explanation or error))
+        hint = "look at the engine's words; `cpost doctor` checks the engine"
+        if "no space left" in reason:
+            hint = "free space on the engine's disk (docker system df tells what is used), then start again"
+        if "select device driver" in reason:
+            hint = "install the NVIDIA driver and container toolkit on this host, or take gpu out of the requests"
+        if "address pools" in reason:
+            hint = "remove unused networks (docker network prune; cpost clean for cpost's own), then start again"
+        return EngineError(f"engine: {what}: {reason}", hint, status=error.status_code, reason=reason)
+    if isinstance(error, _LOST):
+        return EngineLost(
+            f"engine: {what}: the connection was lost ({type(error).__name__})",
+            "see whether the engine still runs (docker version), then `cpost clean` removes what this run left",
+            reason=str(error),
+        )
+    return EngineError(f"engine: {what}: {error}", "`cpost doctor` checks the engine", reason=str(error))
+
+
+def _no_engine(address: str, error: Exception) -> HostError:
+    text = str(error)
+    message = f"no Docker engine answers at {address}"
+    if "PermissionError" in text or "Permission denied" in text:
+        return HostError(
+            f"{message}: you may not use its socket",
+            "add yourself to its group (sudo usermod -aG docker $USER, then log in again), or start cpost with sudo",
+        )
+    if "FileNotFoundError" in text or "No such file" in text:
+        return HostError(
+            f"{message}: there is no such socket",
+            "install and start Docker (Debian, Ubuntu: sudo apt-get install docker.io), or set DOCKER_HOST",
+        )
+    if "refused" in text:
+        return HostError(f"{message}: the connection was refused", "start it: sudo systemctl start docker")
+    return HostError(f"{message}: {text}", "see whether it runs (docker version), and what DOCKER_HOST says")
+
+
+def _split_reference(reference: str) -> tuple[str, str | None]:
+    """Repository and tag (or digest) as the SDK's pull wants them."""
+    if "@" in reference:
+        repository, digest = reference.split("@", 1)
+        return repository, digest
+    head, _, tail = reference.rpartition(":")
+    return (head, tail) if head and "/" not in tail else (reference, "latest")
+
+
+def _pull_line(event: Mapping[str, Any]) -> str:
+    parts = (event.get("id"), event.get("status"), event.get("progress"))
+    return printable(" ".join(str(part) for part in parts if part))
+
+
+def _pull_failed(reference: str, reason: str) -> HostError:
+    registry = (
+        reference.split("/")[0] if "/" in reference and re.search(r"[.:]|^localhost$", reference.split("/")[0]) else ""
+    )
+    message = f"cannot pull image {reference}: {printable(reason)}"
+    if re.search(r"no basic auth|unauthorized|denied|forbidden|authentication", reason, re.IGNORECASE):
+        return HostError(
+            message, f"log in to its registry (docker login {registry}".rstrip() + "), and check the name and tag"
+        )
+    if re.search(r"manifest unknown|not found", reason, re.IGNORECASE):
+        return HostError(
+            message,
+            f"check the name and tag; a private image needs `docker login {registry}".rstrip() + "` first",
+        )
+    if re.search(r"toomanyrequests|429", reason, re.IGNORECASE):
+        return HostError(message, f"wait, or log in for a higher limit (docker login {registry}".rstrip() + ")")
+    return HostError(
+        message,
+        "see whether the registry can be reached from here; if it wants a log-in: "
+        + f"docker login {registry}".rstrip()
+        + "; or build or load the image locally",
+    )

@@ -1,0 +1,76 @@
+"""The guard: a small process that outlives a killed cpost just long enough to remove what its run made.
+
+It sits in a session of its own, ignores the signals of a terminal, and reads a pipe whose other end only cpost holds.
+The pipe's end without a word means that cpost died; then it removes the run's containers, network, control groups and
+folder. It loads the Docker SDK only then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+
+_RELEASED = b"released"
+_RETRY_S = 2.0
+_GIVE_UP_S = 300.0
+
+
+class Guard:
+    """Watches over one run from its construction to `release`.
+
+    Args:
+        run_id: the run whose things are removed when this process dies.
+        owner_name: what the run's control groups and folders are called (see `Owner.name`).
+    """
+
+    def __init__(self, run_id: str, owner_name: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", __name__, run_id, owner_name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def release(self) -> None:
+        """Send the guard home: the run has cleaned up after itself."""
+        with contextlib.suppress(OSError):
+            self._process.communicate(_RELEASED, timeout=5)
+
+
+def main(arguments: list[str]) -> None:
+    """Wait for the pipe's end, then clean up unless released."""
+    run_id, owner_name = arguments
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if sys.stdin.buffer.read() == _RELEASED:
+        return
+    deadline = time.monotonic() + _GIVE_UP_S
+    while not _clean(run_id, owner_name) and time.monotonic() < deadline:
+        time.sleep(_RETRY_S)
+
+
+def _clean(run_id: str, owner_name: str) -> bool:
+    from cpost.errors import CpostError
+    from cpost.measure.cgroup import Hierarchies
+    from cpost.measure.cleanup import remove_run
+    from cpost.measure.engine import Engine
+    from cpost.measure.owner import Owner
+
+    named = Owner.from_name(owner_name)
+    if named is None:
+        return True
+    hierarchies = None
+    with contextlib.suppress(CpostError):
+        hierarchies = Hierarchies.read()
+    try:
+        return not remove_run(Engine(), hierarchies, named[1], run_id)
+    except CpostError:
+        return False  # the engine does not answer: it may be starting again
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,100 @@
+"""The host: facts for the record, and what happened beside the operator that may have bent its numbers."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+from cpost.measure.cgroup import Hierarchies
+from cpost.measure.engine import EngineFacts
+from cpost.model import HostFacts
+from cpost.units import US_PER_S, format_mb
+
+_BUSY_SHARE = 0.10
+_SHORTEST_JUDGED_S = 1.0
+_BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
+_THROTTLE_COUNTS = "devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
+
+
+def host_facts(engine: EngineFacts, hierarchies: Hierarchies) -> HostFacts:
+    """The machine and the engine that a run is measured on."""
+    return HostFacts(
+        hostname=platform.node(),
+        kernel=platform.release(),
+        architecture=platform.machine(),
+        cpus=os.cpu_count(),
+        memory_bytes=memory_bytes(),
+        swap_bytes=swap_bytes()[0],
+        cgroup_layout=hierarchies.layout,
+        cgroup_driver=engine.cgroup_driver,
+        engine_version=engine.version,
+        engine_api=engine.api,
+        storage_driver=engine.storage_driver,
+    )
+
+
+def memory_bytes() -> int:
+    """The host's memory."""
+    return int(psutil.virtual_memory().total)
+
+
+def swap_bytes() -> tuple[int, int]:
+    """The host's swap: (total, used)."""
+    swap = psutil.swap_memory()
+    return int(swap.total), int(swap.used)
+
+
+def free_bytes(folder: str) -> int | None:
+    """Free space of the disk that a folder is on; None where it may not be looked at."""
+    try:
+        return int(psutil.disk_usage(folder).free)
+    except OSError:
+        return None
+
+
+class HostWatch:
+    """Notes the host's own counters at its construction; `warnings` says what changed since."""
+
+    def __init__(self, sysfs: Path = Path("/sys")) -> None:
+        self._sysfs = sysfs
+        self._busy_s, self._all_s = _cpu_seconds()
+        self._swapped_out = psutil.swap_memory().sout
+        self._throttles = self._throttle_count()
+
+    def warnings(self, operator_cpu_us: int | None) -> list[str]:
+        """What may have bent the numbers of an operator that used this much CPU time in between."""
+        found = []
+        busy_s, all_s = _cpu_seconds()
+        span_s, cpus = all_s - self._all_s, os.cpu_count() or 1
+        if operator_cpu_us is not None and span_s / cpus >= _SHORTEST_JUDGED_S:
+            others_s = busy_s - self._busy_s - operator_cpu_us / US_PER_S
+            if others_s / span_s > _BUSY_SHARE:
+                found.append(
+                    f"the host was busy with other work: {others_s / span_s:.0%} of its {cpus} CPUs "
+                    "(times may be too long; sizes are not affected)"
+                )
+        swapped = psutil.swap_memory().sout - self._swapped_out
+        if swapped > 0:
+            found.append(f"the host swapped out {format_mb(swapped)} meanwhile: memory figures may be too low")
+        if self._throttle_count() > self._throttles:
+            found.append("the host throttled its CPUs for heat meanwhile: times may be too long")
+        return found
+
+    def _throttle_count(self) -> int:
+        total = 0
+        for path in self._sysfs.glob(_THROTTLE_COUNTS):
+            try:
+                total += int(path.read_text())
+            except (OSError, ValueError):
+                continue
+        return total
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """CPU seconds of the whole host since boot: (busy, all); waiting for disks is idle time."""
+    times = psutil.cpu_times()
+    busy = sum(getattr(times, name, 0.0) for name in _BUSY_FIELDS)
+    return busy, busy + times.idle + getattr(times, "iowait", 0.0)

@@ -1,0 +1,355 @@
+"""One step: create its container, start it, sample it to its end, say how it ended, always remove it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Protocol
+
+from cpost.errors import EngineError, EngineLost, HostError
+from cpost.interrupts import Interrupts
+from cpost.measure.cgroup import Group, Hierarchies
+from cpost.measure.cleanup import remove_group
+from cpost.measure.engine import ContainerState, Engine, Owned
+from cpost.measure.owner import LABEL_OPERATOR
+from cpost.measure.sampler import Sampler
+from cpost.model import Outcome, Sample, Step, StepResult, Totals
+from cpost.units import NS_PER_S, format_mb, format_seconds
+
+STOP_GRACE_NS = 5 * NS_PER_S
+LOG_TAIL_LINES = 20
+_LOOK_S = 0.1
+_WAIT_S = 5
+_RECONNECT_S = 30.0
+_SIGKILL_CODE = 137
+_LAST_SIGNAL = 64
+_NOT_STARTED_CODES = {126: "the command is not executable", 127: "the command was not found"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all steps of a run share.
+
+    Attributes:
+        hierarchies: where the host's counters are.
+        group_name: what the run's control groups are called; None where cpost may not make any.
+        labels: on everything that is made.
+    """
+
+    engine: Engine
+    hierarchies: Hierarchies
+    run_id: str
+    labels: Mapping[str, str]
+    network: str
+    group_name: str | None
+    cgroup_driver: str
+    period_ns: int
+    interrupts: Interrupts
+
+
+class StepObserver(Protocol):
+    """Who looks on while a step runs; called in the main thread."""
+
+    def started(self, container: str) -> None:
+        """The container runs."""
+
+    def samples(self, first_at_ns: int, samples: list[Sample]) -> None:
+        """Samples came; `first_at_ns` is the wall-clock time (Unix, ns) of t_ns = 0."""
+
+    def progress(self, elapsed_ns: int) -> None:
+        """Some 100 ms have passed."""
+
+
+def measure_step(step: Step, bench: Bench, observer: StepObserver) -> StepResult:
+    """Run one step to its end and measure it.
+
+    Returns:
+        How it ended, with totals; a failed operator is a result, not an error.
+
+    Raises:
+        HostError: the engine or the host failed, not the operator.
+    """
+    name = f"cpost_{bench.run_id}_{step.index}_{step.operator}"
+    labels = {**bench.labels, LABEL_OPERATOR: step.operator}
+    with _parent_group(step, bench) as (parent, parent_name):
+        container = bench.engine.create(step, name, labels, bench.network, parent_name)
+        try:
+            return _Measurement(step, bench, observer, container, parent).result()
+        finally:
+            bench.engine.remove(Owned("container", container, name, labels))
+
+
+@contextmanager
+def _parent_group(step: Step, bench: Bench) -> Iterator[tuple[Group | None, str | None]]:
+    """A control group of our own above the container's; (None, None) where cpost may not make any."""
+    if bench.group_name is None:
+        yield None, None
+        return
+    name = f"{bench.group_name}_{step.index}"
+    if bench.cgroup_driver == "systemd":
+        name += ".slice"
+    group = bench.hierarchies.group(name)
+    group.make()
+    try:
+        yield group, name if name.endswith(".slice") else f"/{name}"
+    finally:
+        remove_group(name, group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    error: EngineError
+
+
+class _Measurement:
+    """One container from start to end."""
+
+    def __init__(self, step: Step, bench: Bench, observer: StepObserver, container: str, parent: Group | None) -> None:
+        self._step = step
+        self._bench = bench
+        self._observer = observer
+        self._container = container
+        self._events: queue.SimpleQueue[list[Sample] | _Ended | _Lost] = queue.SimpleQueue()
+        self._sampler = Sampler(bench.hierarchies, parent, bench.period_ns, self._events.put)
+        self._stopped_as: Outcome | None = None
+        self._kill_at_ns: int | None = None
+        self._started_ns = 0
+        self._warnings: list[str] = []
+
+    def result(self) -> StepResult:
+        self._sampler.start()
+        try:
+            failure = self._start()
+            if failure is not None:
+                return failure
+            end = self._until_end()
+            self._sampler.stop()
+            self._drain()
+            return self._conclude(end)
+        finally:
+            self._sampler.stop()
+            self._sampler.close()
+
+    # ------------------------------------------------------------ start
+
+    def _start(self) -> StepResult | None:
+        """Start the container; returns a result where the operator's command could not be started."""
+        try:
+            self._bench.engine.start(self._container)
+        except EngineLost:
+            raise
+        except EngineError as error:
+            state = self._bench.engine.inspect(self._container)
+            reason = _NOT_STARTED_CODES.get(state.exit_code)
+            if reason is None:
+                raise
+            return self._outcome(Outcome.FAILED, f"{reason}: {error.reason}", state.exit_code)
+        self._started_ns = time.monotonic_ns()
+        self._observer.started(self._container)
+        threading.Thread(target=self._wait, name="cpost-wait", daemon=True).start()
+        if not (self._sampler.exact and self._sampler.started.wait(_LOOK_S)):
+            self._attach()
+        return None
+
+    def _attach(self) -> None:
+        """Help the sampler where it cannot find the container from above."""
+        state = self._bench.engine.inspect(self._container)
+        if state.pid == 0:
+            return  # it has ended
+        if not self._bench.hierarchies.contains(state.pid, self._container):
+            raise HostError(
+                "the engine's containers do not run on this host's kernel, so their counters cannot be read here",
+                "start cpost on the machine that runs the engine (a remote DOCKER_HOST or Docker Desktop's virtual "
+                "machine hides them)",
+            )
+        if self._bench.group_name is not None:
+            self._warnings.append(
+                "the engine did not put the container below cpost's control group: totals may lack its end"
+            )
+        self._sampler.attach(state.pid)
+
+    # ------------------------------------------------------------ until the end
+
+    def _wait(self) -> None:
+        """In a thread: wait for the container's end, over a lost connection if the engine comes back."""
+        while True:
+            try:
+                code = self._bench.engine.wait(self._container, _WAIT_S)
+            except EngineError as error:
+                if not self._reconnected(error):
+                    return
+                continue
+            if code is not None:
+                self._events.put(_Ended(code))
+                return
+
+    def _reconnected(self, error: EngineError) -> bool:
+        """Whether the container still runs under an engine that came back; else reports the end."""
+        deadline = time.monotonic() + _RECONNECT_S
+        while time.monotonic() < deadline:
+            if self._bench.engine.answers():
+                try:
+                    state = self._bench.engine.inspect(self._container)
+                except EngineError:
+                    break
+                if state.status == "running":
+                    self._warnings.append("the connection to the engine was lost for a while")
+                    return True
+                if state.exit_code != _SIGKILL_CODE:
+                    self._events.put(_Ended(state.exit_code))
+                    return False
+                break
+            time.sleep(0.5)
+        self._events.put(_Lost(error))
+        return False
+
+    def _until_end(self) -> _Ended | _Lost:
+        while True:
+            try:
+                event = self._events.get(timeout=_LOOK_S)
+            except queue.Empty:
+                event = []
+            if not isinstance(event, list):
+                return event
+            self._take(event)
+            self._observer.progress(time.monotonic_ns() - self._started_ns)
+            try:
+                self._stop_if_due()
+            except EngineError as error:
+                return _Lost(error)
+
+    def _stop_if_due(self) -> None:
+        """Ask the operator to end when a signal came or its time is up, and kill it when its grace is over."""
+        now_ns = time.monotonic_ns()
+        interrupts = self._bench.interrupts
+        timeout_ns = self._step.timeout_ns
+        if self._stopped_as is None:
+            if interrupts.signum is not None:
+                self._stopped_as = Outcome.INTERRUPTED
+            elif timeout_ns is not None and now_ns - self._started_ns > timeout_ns:
+                self._stopped_as = Outcome.TIMED_OUT
+            if self._stopped_as is not None:
+                self._kill_at_ns = now_ns + STOP_GRACE_NS
+                self._bench.engine.signal(self._container, "SIGTERM")
+        if self._kill_at_ns is not None and (now_ns > self._kill_at_ns or interrupts.count > 1):
+            self._kill_at_ns = None
+            self._bench.engine.signal(self._container, "SIGKILL")
+
+    def _take(self, samples: list[Sample]) -> None:
+        if samples:
+            self._observer.samples(self._sampler.life.started_at_ns, samples)
+
+    def _drain(self) -> None:
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, list):
+                self._take(event)
+
+    # ------------------------------------------------------------ the end
+
+    def _conclude(self, end: _Ended | _Lost) -> StepResult:
+        if isinstance(end, _Lost):
+            if self._stopped_as is None:
+                return self._outcome(Outcome.ENGINE_LOST, end.error.message, None)
+            return self._outcome(self._stopped_as, end.error.message, None)
+        state, lost = self._final_state(end.exit_code)
+        totals = _with_engine_flag(self._sampler.totals(), state)
+        outcome, cause = verdict(self._step, end.exit_code, state, totals, stopped_as=self._stopped_as)
+        if lost and outcome is Outcome.FAILED:
+            outcome, cause = Outcome.ENGINE_LOST, "the engine stopped and took the container with it"
+        if state is None and outcome is Outcome.FAILED and not lost:
+            cause = "the container was removed by somebody else"
+        return self._outcome(outcome, cause, end.exit_code, totals)
+
+    def _final_state(self, exit_code: int) -> tuple[ContainerState | None, bool]:
+        """The engine's own view (None = container gone), and whether a kill was the engine's going down."""
+        try:
+            state: ContainerState | None = self._bench.engine.inspect(self._container)
+        except EngineError as error:
+            return None, error.status != 404
+        return state, exit_code == _SIGKILL_CODE and not self._bench.engine.answers()
+
+    def _outcome(self, outcome: Outcome, cause: str, exit_code: int | None, totals: Totals | None = None) -> StepResult:
+        life = self._sampler.life
+        if self._sampler.error is not None:
+            self._warnings.append(f"sampling broke off: {self._sampler.error}")
+        started_ns, ended_ns = life.started_ns, life.ended_ns
+        return StepResult(
+            operator=self._step.operator,
+            outcome=outcome,
+            cause=cause,
+            exit_code=exit_code,
+            container_id=self._container,
+            started_at=_iso(life.started_at_ns) if started_ns else "",
+            wall_ns=ended_ns - started_ns if started_ns and ended_ns else None,
+            totals=totals,
+            sampling=life.sampling,
+            log_tail=self._log_tail() if outcome is not Outcome.COMPLETED else (),
+            warnings=(*self._warnings, *_empty_outputs(self._step)),
+        )
+
+    def _log_tail(self) -> tuple[str, ...]:
+        try:
+            return self._bench.engine.log_tail(self._container, LOG_TAIL_LINES)
+        except EngineError:
+            return ()
+
+
+def _with_engine_flag(totals: Totals | None, state: ContainerState | None) -> Totals | None:
+    """The engine's memory-kill flag stands for one kill at least, where the kernel's counter was not seen in time."""
+    if totals is None or state is None or not state.oom_killed:
+        return totals
+    return replace(totals, oom_kills=max(1, totals.oom_kills or 0))
+
+
+def verdict(
+    step: Step, exit_code: int, state: ContainerState | None, totals: Totals | None, *, stopped_as: Outcome | None
+) -> tuple[Outcome, str]:
+    """How a step ended, from all that is known: user stop, time-out, memory kill, signal, code, in this order.
+
+    The engine's own memory-kill flag misses some kills and the kernel's counter a very few; either is enough.
+    """
+    if stopped_as is Outcome.TIMED_OUT:
+        return stopped_as, f"stopped after the time-out of {format_seconds(step.timeout_ns or 0)}"
+    if stopped_as is not None:
+        return stopped_as, "stopped on request"
+    kills = (totals.oom_kills if totals else None) or 0
+    peak = (totals.memory_peak_bytes if totals else None) or 0
+    flagged = state is not None and state.oom_killed
+    at_limit = exit_code == _SIGKILL_CODE and 0 < step.memory_limit_bytes <= peak
+    if exit_code != 0 and (kills or flagged or at_limit):
+        return Outcome.OOM_KILLED, f"killed for memory at the limit of {format_mb(step.memory_limit_bytes)}"
+    if 128 < exit_code <= 128 + _LAST_SIGNAL:
+        return Outcome.FAILED, f"ended by signal {exit_code - 128} (exit code {exit_code})"
+    if exit_code != 0:
+        reason = _NOT_STARTED_CODES.get(exit_code)
+        return Outcome.FAILED, f"exit code {exit_code}" + (f" ({reason})" if reason else "")
+    if kills or flagged:
+        return Outcome.COMPLETED, "a process was killed for memory, although the operator ended well"
+    return Outcome.COMPLETED, ""
+
+
+def _empty_outputs(step: Step) -> tuple[str, ...]:
+    empty = []
+    for mount in step.mounts:
+        try:
+            if mount.source in step.output_folders and not any(os.scandir(mount.source)):
+                empty.append(f"nothing was written to its output {mount.target}")
+        except OSError:
+            continue
+    return tuple(empty)
+
+
+def _iso(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns / NS_PER_S, timezone.utc).isoformat(timespec="milliseconds")

@@ -1,0 +1,116 @@
+"""Usage -> recommendation: a policy is a frozen dataclass of settings and one pure function.
+
+Memory margins are on top of a peak, never of a percentile: a request below the peak gets the operator killed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cpost.model import Advice, Outcome, Recommendation, Resources, StepResult, Usage
+from cpost.units import MB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
+
+_OUTCOME_REASONS = {
+    Outcome.FAILED: "the operator failed",
+    Outcome.OOM_KILLED: "the operator was killed for memory: what it needs is above what it could get",
+    Outcome.TIMED_OUT: "the operator was stopped by the time-out",
+    Outcome.INTERRUPTED: "the run was stopped before the operator's end",
+    Outcome.ENGINE_LOST: "the engine was lost before the operator's end",
+    Outcome.NOT_RUN: "the operator was not run",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PeakPolicy:
+    """The first cpost's rule: whole cores of the highest CPU window, memory peak + 100 MB in steps of 256 MB."""
+
+    name: str = "peak"
+    cpu_step_millicores: int = MILLICORES_PER_CORE
+    memory_margin_bytes: int = 100 * MB
+    memory_step_bytes: int = 256 * MB
+
+
+@dataclass(frozen=True, slots=True)
+class PercentilePolicy:
+    """CPU that suffices for `percentile` % of the time; memory need peak + 15 %, never below what was needed.
+
+    A Clara definition takes whole cores and whole megabytes only, hence the steps.
+    """
+
+    name: str
+    percentile: int
+    cpu_step_millicores: int = MILLICORES_PER_CORE
+    memory_margin_percent: int = 15
+    memory_step_bytes: int = MB
+
+
+def peak(usage: Usage, policy: PeakPolicy) -> Recommendation:
+    """Requests by the first cpost's rule; Clara's requests also act as ceilings, so the limits are the same."""
+    cpu, memory = usage.cpu_pct.maximum, usage.memory_bytes.maximum
+    if cpu is None or memory is None:
+        return refuse(policy.name, _unmeasured(cpu, memory))
+    requests = Resources(
+        cpu_millicores=_cpu(cpu, policy.cpu_step_millicores),
+        memory_bytes=round_up(math.ceil(memory) + policy.memory_margin_bytes, policy.memory_step_bytes),
+    )
+    window_ms = usage.window_ns // 10**6
+    reasons = (
+        f"cpu: highest {window_ms} ms window {format_percent(cpu)}, rounded up to whole cores",
+        f"memory: kernel peak {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
+        f"rounded up to {format_mb(policy.memory_step_bytes)} steps",
+    )
+    return Recommendation(policy.name, Advice.OK, requests, requests, reasons)
+
+
+def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
+    """Requests from a CPU percentile and the memory need; the memory limit equals the request, CPU has no limit."""
+    cpu = usage.cpu_pct.p95 if policy.percentile == 95 else usage.cpu_pct.p99
+    need = usage.need_peak_bytes if usage.need_peak_bytes is not None else usage.memory_bytes.maximum
+    if cpu is None or need is None:
+        return refuse(policy.name, _unmeasured(cpu, need))
+    need_bytes = math.ceil(need)
+    margin_bytes = -(-need_bytes * policy.memory_margin_percent // 100)
+    memory_bytes = max(policy.memory_step_bytes, round_up(need_bytes + margin_bytes, policy.memory_step_bytes))
+    kind = "need peak" if usage.need_peak_bytes is not None else "kernel peak (need unknown)"
+    reasons = (
+        f"cpu: {policy.percentile} % of the time at or below {format_percent(cpu)}, rounded up to whole cores",
+        f"memory: {kind} {format_mb(need)} + {policy.memory_margin_percent} %",
+    )
+    requests = Resources(_cpu(cpu, policy.cpu_step_millicores), memory_bytes)
+    return Recommendation(policy.name, Advice.OK, requests, Resources(memory_bytes=memory_bytes), reasons)
+
+
+POLICIES: Mapping[str, Callable[[Usage], Recommendation]] = {
+    "peak": lambda usage: peak(usage, PeakPolicy()),
+    "p95": lambda usage: percentile(usage, PercentilePolicy("p95", 95)),
+    "p99": lambda usage: percentile(usage, PercentilePolicy("p99", 99)),
+}
+
+
+def recommend(policy: str, result: StepResult, usage: Usage | None) -> Recommendation:
+    """Apply a policy of `POLICIES` to a step that ended well; anything else gets a refusal with its reason."""
+    if result.outcome is not Outcome.COMPLETED:
+        reason = _OUTCOME_REASONS[result.outcome]
+        return refuse(policy, f"{reason} ({result.cause})" if result.cause else reason)
+    if result.totals is not None and result.totals.oom_kills:
+        return refuse(policy, "a process of the operator was killed for memory: its real need was not seen")
+    if usage is None:
+        return refuse(policy, "no counters could be read")
+    return POLICIES[policy](usage)
+
+
+def refuse(policy: str, reason: str) -> Recommendation:
+    """No numbers, but a reason."""
+    return Recommendation(policy, Advice.REFUSED, reasons=(reason,))
+
+
+def _cpu(percent: float, step_millicores: int) -> int:
+    """Millicores for a CPU percentage (100 = 1000 millicores), rounded up to the step, at least one step."""
+    return max(step_millicores, round_up(math.ceil(round(percent * 10, 6)), step_millicores))
+
+
+def _unmeasured(cpu: float | None, memory: float | None) -> str:
+    missing = [name for name, value in (("CPU", cpu), ("memory", memory)) if value is None]
+    return f"{' and '.join(missing)} could not be measured"

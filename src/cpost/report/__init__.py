@@ -1,0 +1,1 @@
+"""What the user sees of a run: tables for a terminal, rows for a spreadsheet."""

@@ -1,0 +1,159 @@
+"""Rows for spreadsheets: the series of a step and the summary of a run, as CSV text.
+
+The first three columns of a series are the first cpost's. Units stand in the names; MB = 10^6 bytes; an empty cell
+means "not read". Text that a spreadsheet would run as a formula is defused with a leading apostrophe; numbers never.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from cpost.model import Advice, Detail, OperatorRecord, Resources, Sample, Statistic
+from cpost.units import MB, NS_PER_S
+
+SERIES_COLUMNS = (
+    "timestamp",
+    "cpu_percent",
+    "memory",
+    "elapsed_s",
+    "cpu_us",
+    "cpu_user_us",
+    "cpu_system_us",
+    "throttled_us",
+    "throttled_periods",
+    "memory_bytes",
+    "memory_interval_peak_bytes",
+    "pids",
+    *Detail._fields,
+)
+SUMMARY_COLUMNS = (
+    "operator",
+    "outcome",
+    "cause",
+    "exit_code",
+    "wall_s",
+    "cpu_total_s",
+    "cpu_average_percent",
+    "cpu_p50_percent",
+    "cpu_p95_percent",
+    "cpu_p99_percent",
+    "cpu_maximum_percent",
+    "memory_average_mb",
+    "memory_p95_mb",
+    "memory_peak_mb",
+    "memory_need_peak_mb",
+    "working_set_peak_mb",
+    "startup_cpu_s",
+    "throttled_s",
+    "oom_kills",
+    "pids_peak",
+    "io_read_bytes",
+    "io_write_bytes",
+    "samples",
+    "ticks_missed",
+    "declared_cpu",
+    "declared_memory_mb",
+    "declared_gpu",
+    "policy",
+    "recommended_cpu",
+    "recommended_memory_mb",
+    "reasons",
+    "image",
+)
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+Cell = str | int | float | None
+
+
+def series_header() -> str:
+    """The first line of a series."""
+    return ",".join(SERIES_COLUMNS) + "\n"
+
+
+def series_row(sample: Sample, percent: float | None, first_at_ns: int) -> str:
+    """One line of a series.
+
+    Args:
+        percent: CPU percent over the window that ends here; None = no whole window yet.
+        first_at_ns: wall-clock time (Unix, ns) of t_ns = 0.
+    """
+    at_ns = first_at_ns + sample.t_ns
+    detail = sample.detail or _NO_DETAIL
+    memory = sample.memory_bytes
+    cells = (
+        f"{at_ns // NS_PER_S}.{at_ns % NS_PER_S // 1000:06}",
+        None if percent is None else f"{percent:.3f}",
+        None if memory is None else f"{memory / MB:.6f}",
+        f"{sample.t_ns / NS_PER_S:.6f}",
+        *sample[1:6],
+        memory,
+        sample.memory_peak_bytes,
+        sample.pids,
+        *detail,
+    )
+    return ",".join("" if cell is None else str(cell) for cell in cells) + "\n"
+
+
+def summary(records: Iterable[OperatorRecord]) -> str:
+    """The whole summary: one row per operator, in the order of execution."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(SUMMARY_COLUMNS)
+    for record in records:
+        writer.writerow([defuse(cell) for cell in _summary_row(record)])
+    return buffer.getvalue()
+
+
+def defuse(cell: Cell) -> Cell:
+    """Text that begins like a formula, also behind spaces or on a later line, gets an apostrophe in front."""
+    if isinstance(cell, str) and any(line.lstrip(" ").startswith(_FORMULA_STARTS) for line in cell.split("\n")):
+        return f"'{cell}"
+    return cell
+
+
+def _summary_row(record: OperatorRecord) -> Sequence[Cell]:
+    result, usage, advice = record.result, record.usage, record.recommendation
+    totals, sampling = result.totals, result.sampling
+    cpu = usage.cpu_pct if usage else Statistic()
+    memory = usage.memory_bytes if usage else Statistic()
+    requests = advice.requests if advice.status is Advice.OK else Resources()
+    row: tuple[Cell, ...] = (
+        record.operator,
+        result.outcome.value,
+        result.cause,
+        result.exit_code,
+        _scaled(result.wall_ns, NS_PER_S),
+        _scaled(totals.cpu_us if totals else None, 10**6),
+        *(_scaled(value, 1) for value in (cpu.average, cpu.p50, cpu.p95, cpu.p99, cpu.maximum)),
+        *(_scaled(value, MB) for value in (memory.average, memory.p95, memory.maximum)),
+        _scaled(usage.need_peak_bytes if usage else None, MB),
+        _scaled(usage.working_set_peak_bytes if usage else None, MB),
+        _scaled(totals.startup_cpu_us if totals else None, 10**6),
+        _scaled(totals.throttled_us if totals else None, 10**6),
+        *((totals.oom_kills, totals.pids_peak) if totals else (None, None)),
+        *((totals.io_read_bytes, totals.io_write_bytes) if totals else (None, None)),
+        *((sampling.samples, sampling.ticks_missed) if sampling else (None, None)),
+        *_resources(record.declared),
+        record.declared.gpu_count,
+        advice.policy,
+        *_resources(requests),
+        "; ".join(advice.reasons),
+        record.image,
+    )
+    return row
+
+
+def _resources(resources: Resources) -> tuple[Cell, Cell]:
+    return _scaled(resources.cpu_millicores, 1000), _scaled(resources.memory_bytes, MB)
+
+
+def _scaled(value: float | None, unit: int) -> Cell:
+    """A number in a larger unit, six digits after the point at most, without trailing zeros."""
+    if value is None:
+        return None
+    text = f"{value / unit:.6f}".rstrip("0").rstrip(".")
+    return text if text != "-0" else "0"
+
+
+_NO_DETAIL = Detail()

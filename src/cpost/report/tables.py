@@ -1,0 +1,149 @@
+"""Tables for a terminal, in the shape that users of the first cpost know."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tabulate import tabulate
+
+from cpost.model import Advice, OperatorRecord, Outcome, Plan, Recommendation, Resources, Step
+from cpost.units import MB, format_cores, format_mb, format_percent, round_up
+
+WIDTH = 60
+_UNKNOWN = "-"
+_SERIES_HEADER = ("timestamp", "cpu_percent", "memory")
+_SERIES_WIDTHS = (17, 11, 14)
+_ABRIDGED_ROWS = 10
+_MARKS = {
+    Outcome.OOM_KILLED: "Killed for memory",
+    Outcome.TIMED_OUT: "Timed out",
+    Outcome.INTERRUPTED: "Interrupted",
+    Outcome.ENGINE_LOST: "Engine lost",
+}
+
+
+def banner(text: str) -> str:
+    """A line with the text in its middle, filled up with underscores."""
+    return f"{text:_^{WIDTH}}"
+
+
+def operator_summary(record: OperatorRecord) -> str:
+    """The table of one operator: metric, average, maximum, resource."""
+    return tabulate(_rows(record), ["Metric", "Average", "Maximum", "Resource"], tablefmt="pretty")
+
+
+def pipeline_summary(records: Sequence[OperatorRecord]) -> str:
+    """The final grid: every operator with its rows, failed ones marked."""
+    rows = [[_marked(record), *("\n".join(cells) for cells in zip(*_rows(record), strict=True))] for record in records]
+    headers = ["Operator", "Metric", "Average", "Maximum", "Resource"]
+    return tabulate(rows, headers, tablefmt="grid", disable_numparse=True)
+
+
+def requests_text(requests: Resources) -> tuple[str, str]:
+    """Requests as they go into a definition: ("cpu: 2", "memory: 512"), memory in whole megabytes, rounded up."""
+    cpu = f"cpu: {format_cores(requests.cpu_millicores)}" if requests.cpu_millicores is not None else _UNKNOWN
+    memory = _UNKNOWN
+    if requests.memory_bytes is not None:
+        memory = f"memory: {round_up(requests.memory_bytes, MB) // MB}"
+    return cpu, memory
+
+
+def series(lines: Iterable[str], *, abridged: bool) -> Iterator[str]:
+    """The metrics table of one operator, line by line, from the lines of its CSV file.
+
+    Args:
+        abridged: show only the first and last rows of a long series.
+    """
+    rule = "+" + "+".join("-" * (width + 2) for width in _SERIES_WIDTHS) + "+"
+    yield rule
+    yield _series_line(_SERIES_HEADER)
+    yield rule
+    rows = itertools.islice(lines, 1, None)
+    if not abridged:
+        yield from map(_series_row, rows)
+    else:
+        yield from map(_series_row, itertools.islice(rows, _ABRIDGED_ROWS))
+        count, last = 0, deque[str](maxlen=_ABRIDGED_ROWS)
+        for line in rows:
+            count += 1
+            last.append(line)
+        if count > len(last):
+            yield _series_line(("...", f"{count - len(last)} rows", "left out"))
+        yield from map(_series_row, last)
+    yield rule
+
+
+def plan_text(plan: Plan, images: dict[str, bool | None]) -> str:
+    """What a run would do, for people; `images` tells which are here (None = no engine to ask)."""
+    blocks = [f"Pipeline {plan.pipeline.name} ({len(plan.steps)} operators, in the order of execution)"]
+    blocks += [_step_text(step, images.get(step.image)) for step in plan.steps]
+    return "\n\n".join(blocks)
+
+
+def _step_text(step: Step, present: bool | None) -> str:
+    where = {True: "present", False: "to be pulled", None: "no engine to ask"}[present]
+    cpu, memory = requests_text(step.declared)
+    gpu = f"gpu: {step.declared.gpu_count}" if step.declared.gpu_count is not None else ""
+    declared = ", ".join(text for text in (cpu, memory, gpu) if text not in ("", _UNKNOWN)) or "none"
+    lines = [
+        f"{step.index + 1}. {step.operator}",
+        f"   image       {step.image} ({where})",
+        f"   command     {_quoted(step.command) or '(the image decides)'}",
+        *(
+            f"   mount       {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"
+            for m in step.mounts
+        ),
+        *(f"   variable    {name}={value}" for name, value in step.env),
+        f"   reads from  {', '.join(step.upstream) or 'the payload only'}",
+        f"   declared    {declared}",
+    ]
+    lines += [f"   model       {name}" for name in step.models]
+    lines += [f"   service     {name}" for name in step.services]
+    lines += [f"   cannot run  {reason}" for reason in step.unsupported]
+    return "\n".join(lines)
+
+
+def _rows(record: OperatorRecord) -> list[list[str]]:
+    usage, advice = record.usage, record.recommendation
+    cpu_resource, memory_resource = _resource_cells(advice)
+    if usage is None:
+        return [["CPU", _UNKNOWN, _UNKNOWN, cpu_resource], ["Memory", _UNKNOWN, _UNKNOWN, memory_resource]]
+    cpu, memory = usage.cpu_pct, usage.memory_bytes
+    return [
+        ["CPU", _cell(cpu.average, format_percent), _cell(cpu.maximum, format_percent), cpu_resource],
+        ["Memory", _cell(memory.average, format_mb), _cell(memory.maximum, format_mb), memory_resource],
+    ]
+
+
+def _resource_cells(advice: Recommendation) -> tuple[str, str]:
+    return requests_text(advice.requests) if advice.status is Advice.OK else ("none", "none")
+
+
+def _marked(record: OperatorRecord) -> str:
+    """The operator's name, and below it what is wrong with its row."""
+    result = record.result
+    marks = ["Non-zero exitcode"] if result.exit_code else []
+    if result.outcome in _MARKS:
+        marks.append(_MARKS[result.outcome])
+    elif result.outcome is Outcome.COMPLETED and result.totals is not None and result.totals.oom_kills:
+        marks.append("OOM kill inside")
+    return "\n".join([record.operator, *(f"({mark})" for mark in marks)])
+
+
+def _cell(value: float | None, show: Callable[[float], str]) -> str:
+    return _UNKNOWN if value is None else show(value)
+
+
+def _series_row(line: str) -> str:
+    return _series_line(line.rstrip("\n").split(",", 3)[:3])
+
+
+def _series_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(f"{cell:^{width}}" for cell, width in zip(cells, _SERIES_WIDTHS, strict=True)) + " |"
+
+
+def _quoted(command: Sequence[str]) -> str:
+    return shlex.join(command)

@@ -1,0 +1,183 @@
+"""The run folder: every file name, the format's version, atomic writes, and load(save(run)) == run.
+
+    <operator>_final_result.csv   the series of one operator, written as it comes
+    summary.csv                   one row per operator
+    run.json                      the whole record; written anew after every operator, `complete` at the end
+
+Results are never overwritten unasked. A small reserve is given back to the disk just before the record is written,
+so that a disk that is full of series still gets its summary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cattrs
+
+from cpost.errors import StoreError, UsageError
+from cpost.model import Run
+
+SCHEMA_VERSION = 1
+RUN_FILE = "run.json"
+SUMMARY_FILE = "summary.csv"
+_SERIES_SUFFIX = "_final_result.csv"
+_RESERVE_BYTES = 64 * 1024
+_SERIES_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class RunFolder:
+    """The folder that one run's results go to.
+
+    Args:
+        path: made if missing.
+        overwrite: an existing result may be replaced.
+
+    Raises:
+        UsageError: a result is there already, or the path cannot be a folder.
+        StoreError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self._reserve_fd: int | None = None
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file, not a folder", "name a folder for the results, new or empty")
+        old = self._results()
+        if old and not overwrite:
+            raise UsageError(
+                f"{old[0]} is there already: an earlier result is never overwritten unasked",
+                "name another folder, or allow it with --overwrite",
+            )
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def prepare(self) -> None:
+        """Make room for the new result just before it comes: remove an old one, set the reserve aside."""
+        with _writing(self.path):
+            for old in self._results():
+                old.unlink()
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Hold the reserve in a file without a name: the kernel gives it back even when cpost is killed."""
+        self.close()
+        self._reserve_fd, name = tempfile.mkstemp(dir=self.path)
+        Path(name).unlink()
+        os.write(self._reserve_fd, b"\0" * _RESERVE_BYTES)
+
+    def _results(self) -> list[Path]:
+        single = [self.path / name for name in (RUN_FILE, SUMMARY_FILE)]
+        return [path for path in single if path.exists()] + sorted(self.path.glob(f"*{_SERIES_SUFFIX}"))
+
+    def series_path(self, operator: str) -> Path:
+        """Where an operator's series goes."""
+        return self.path / f"{operator}{_SERIES_SUFFIX}"
+
+    def open_series(self, operator: str, header: str) -> SeriesFile:
+        """Open the series file of an operator for writing, header first."""
+        return SeriesFile(self.series_path(operator), header)
+
+    def save(self, run: Run, summary: str) -> None:
+        """Write the record and the summary, each whole or not at all."""
+        self.close()
+        _replace(self.path / SUMMARY_FILE, summary)
+        _replace(self.path / RUN_FILE, json_text(run))
+        with contextlib.suppress(OSError):
+            self._set_aside()
+
+    def close(self) -> None:
+        """Give the reserve back."""
+        if self._reserve_fd is not None:
+            os.close(self._reserve_fd)
+            self._reserve_fd = None
+
+
+class SeriesFile:
+    """A series on disk: lines go out in whole batches, and a batch that does not fit leaves no torn line."""
+
+    def __init__(self, path: Path, header: str) -> None:
+        self.path = path
+        with _writing(path):
+            self._fd = os.open(path, _SERIES_FLAGS, 0o644)
+        self._size = 0
+        self.write(header)
+
+    def write(self, lines: str) -> None:
+        """Append lines; raises `StoreError` where the disk is full."""
+        data = lines.encode()
+        with _writing(self.path):
+            try:
+                while data:
+                    written = os.write(self._fd, data)
+                    data = data[written:]
+            except OSError:
+                os.ftruncate(self._fd, self._size)
+                raise
+        self._size += len(lines.encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+
+def json_text(value: object) -> str:
+    """A record, or anything else made of the domain types, as JSON text."""
+    return json.dumps(cattrs.unstructure(value), indent=2) + "\n"
+
+
+def load_run(path: Path) -> Run:
+    """Read a record back.
+
+    Raises:
+        StoreError: missing, not a record, or of a newer format.
+    """
+    try:
+        data: dict[str, Any] = json.loads((path / RUN_FILE if path.is_dir() else path).read_text("utf-8"))
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"{path}: record format {version!r}, this cpost reads {SCHEMA_VERSION}", "update cpost")
+        return cattrs.structure(data, Run)
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RecursionError,
+        cattrs.BaseValidationError,
+    ) as error:
+        raise StoreError(f"{path}: not a run's record ({error})", "name a folder that cpost wrote") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write beside, then rename over: a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.new")
+    with _writing(path):
+        try:
+            with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StoreError(f"disk full at {path}", "free space there, or name another folder") from error
+        reason = error.strerror or str(error)
+        raise StoreError(f"cannot write {path}: {reason}", "name a folder that you may write to") from error

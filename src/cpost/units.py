@@ -1,0 +1,89 @@
+"""Cores and bytes: the only place that parses, prints and rounds them.
+
+Memory in megabytes means 10^6 bytes (MB) everywhere a Clara definition or the first cpost says "MB";
+binary units are always written MiB, GiB. Requests are rounded up, never down.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+MB = 10**6
+MIB = 2**20
+NS_PER_S = 10**9
+NS_PER_MS = 10**6
+NS_PER_US = 10**3
+US_PER_S = 10**6
+MILLICORES_PER_CORE = 1000
+
+_BYTE_UNITS = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40,
+    "ki": 2**10, "kib": 2**10, "mi": 2**20, "mib": 2**20, "gi": 2**30, "gib": 2**30, "ti": 2**40, "tib": 2**40,
+}  # fmt: skip
+_DURATION_UNITS_NS = {"us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_QUANTITY = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*")
+
+
+def round_up(value: int, step: int) -> int:
+    """Round an integer up to the next multiple of `step` (both in the same unit)."""
+    return -(-value // step) * step
+
+
+def parse_bytes(text: str) -> int:
+    """Read "512MB", "1.5 GiB", "1g" or "4096" (bytes) as bytes; fractions of a byte are rounded up.
+
+    kB, MB, GB, TB are powers of 1000. KiB, MiB, GiB, TiB (with or without B) are powers of 1024, and so are the
+    single letters k, m, g, t in either case, because that is what they mean in Docker's own options.
+
+    Raises:
+        ValueError: not a quantity of bytes.
+    """
+    return _parse(text, _BYTE_UNITS, "a size such as 512MB, 1.5GiB or 4096")
+
+
+def parse_duration_ns(text: str) -> int:
+    """Read "10ms", "1.5s", "5m", "2h" or "30" (seconds) as nanoseconds.
+
+    Raises:
+        ValueError: not a duration.
+    """
+    return _parse(text, _DURATION_UNITS_NS | {"": NS_PER_S}, "a duration such as 10ms, 30s or 5m")
+
+
+def _parse(text: str, factors: dict[str, int], wanted: str) -> int:
+    match = _QUANTITY.fullmatch(text)
+    factor = factors.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} is not {wanted}")
+    return math.ceil(Fraction(match[1]) * factor)
+
+
+def format_mb(value_bytes: float) -> str:
+    """Print bytes as megabytes with three decimals, as the first cpost did: "405.242 MB"."""
+    return f"{value_bytes / MB:.3f} MB"
+
+
+def format_percent(value: float) -> str:
+    """Print a CPU share (100 = one core) with three decimals, as the first cpost did: "124.714 %"."""
+    return f"{value:.3f} %"
+
+
+def format_seconds(value_ns: int) -> str:
+    """Print a duration for people: "0.030 s", "12.4 s", "3 min 20 s", "2 h 05 min"."""
+    seconds = value_ns / NS_PER_S
+    if seconds < 10:
+        return f"{seconds:.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_cores(millicores: int) -> str:
+    """Print millicores as cores without trailing zeros: 12000 is "12", 1250 is "1.25"."""
+    return f"{Decimal(millicores) / MILLICORES_PER_CORE:.3f}".rstrip("0").rstrip(".")

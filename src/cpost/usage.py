@@ -1,0 +1,194 @@
+"""Series -> usage: CPU rates over a stated window, percentiles weighted by time, memory split into need and cache.
+
+Works on a stream with bounded memory: percentiles come from histograms with a fine resolution (one millicore, 64 KiB),
+rounded up to the resolution's edge, so a percentile is never understated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from cpost.model import Detail, Sample, Statistic, StepResult, Totals, Usage
+from cpost.units import NS_PER_US, round_up
+
+_MEMORY_RESOLUTION_BYTES = 64 * 1024
+_LONGEST_TICK_NS = 10**7  # a kernel's timer tick is 1 to 10 ms
+
+
+class Histogram:
+    """Values weighted by how long they held, at a fixed resolution.
+
+    Args:
+        resolution: values are counted in steps of this size, rounded up.
+        significant_bits: large values in coarser steps, of this many significant bits: 11 make one in 2000, and some
+            ten thousand counters for memory that wanders over 100 GB for a day.
+    """
+
+    def __init__(self, resolution: int = 1, significant_bits: int = 64) -> None:
+        self._resolution = resolution
+        self._significant_bits = significant_bits
+        self._weights: dict[int, int] = {}
+        self.total = 0
+        self._sum = 0.0
+        self.maximum: float | None = None
+
+    def add(self, value: float, weight: int) -> None:
+        """Count `value` (not negative) for `weight` (any unit of time, not negative)."""
+        self.maximum = value if self.maximum is None else max(self.maximum, value)
+        if weight > 0:
+            coarse = 1 << max(0, int(value).bit_length() - self._significant_bits)
+            edge = round_up(math.ceil(value), max(self._resolution, coarse))
+            self._weights[edge] = self._weights.get(edge, 0) + weight
+            self.total += weight
+            self._sum += value * weight
+
+    def average(self) -> float | None:
+        """Mean over time; None without any weight."""
+        return self._sum / self.total if self.total else self.maximum
+
+    def percentile(self, percent: float) -> float | None:
+        """Smallest value that was not exceeded for at least `percent` % of the time (nearest rank), rounded up to
+        the resolution but never above the maximum; None where nothing was added."""
+        if not self._weights or self.maximum is None:
+            return self.maximum
+        wanted, seen = self.total * percent / 100, 0
+        for edge in sorted(self._weights):
+            seen += self._weights[edge]
+            if seen >= wanted:
+                return min(float(edge), self.maximum)
+        return self.maximum
+
+
+class UsageBuilder:
+    """Folds a step's samples into its usage, one at a time, in the order of time.
+
+    Args:
+        window_ns: the span over which CPU rates are taken.
+        cpus: how many the host has.
+    """
+
+    def __init__(self, window_ns: int, cpus: int) -> None:
+        self._window_ns = window_ns
+        self._cpus = cpus
+        self._recent: deque[Sample] = deque()
+        self._cpu_millicores = Histogram()
+        self._memory = Histogram(_MEMORY_RESOLUTION_BYTES, significant_bits=11)
+        self._cpu_counted_ns = 0
+        self._last: Sample | None = None
+        self._peak_since_detail: int | None = None
+        self._reclaimable: int | None = None
+        self._need_peak: int | None = None
+        self._working_set_peak: int | None = None
+        self.memory_peak_bytes: int | None = None
+
+    def add(self, sample: Sample) -> float | None:
+        """Fold one sample in.
+
+        Returns:
+            CPU percent (100 = one core) over the window that ends at this sample; None until a whole window has passed.
+        """
+        percent = self._add_cpu(sample)
+        self._add_memory(sample)
+        self._last = sample
+        return percent
+
+    def finish(self, result: StepResult) -> Usage | None:
+        """The usage of the whole step; None where no counter was read.
+
+        A life shorter than one window is one window: its highest rate is its average.
+        """
+        totals, wall_ns = result.totals, result.wall_ns
+        if totals is None:
+            return None
+        average = totals.cpu_us * NS_PER_US * 100 / wall_ns if wall_ns else None
+        if average is not None and wall_ns is not None and not self._cpu_counted_ns:
+            self._count_cpu(average, wall_ns)
+        return Usage(
+            window_ns=self._window_ns,
+            cpu_pct=Statistic(average, *(_tenth(value) for value in _figures(self._cpu_millicores))),
+            memory_bytes=self._memory_statistic(totals),
+            need_peak_bytes=self._need(totals),
+            working_set_peak_bytes=self._working_set_peak,
+        )
+
+    # ------------------------------------------------------------ CPU
+
+    def _add_cpu(self, sample: Sample) -> float | None:
+        recent = self._recent
+        recent.append(sample)
+        if sample.t_ns - recent[0].t_ns < self._window_ns:
+            return None
+        while len(recent) > 2 and sample.t_ns - recent[1].t_ns >= self._window_ns:
+            recent.popleft()
+        percent = self._possible(_percent(recent[0], sample))
+        self._count_cpu(percent, sample.t_ns)
+        return percent
+
+    def _possible(self, percent: float) -> float:
+        """No more than was possible: one core per CPU of the host, and one per thread that was there.
+
+        The counters of a running thread move with the timer tick, so a rate over a window may come out a little above
+        what is physically there; rounded up to whole cores that would be a core too many. What is further above than
+        a tick per thread explains was done by threads that came and went between two samples, and stands. The
+        container's init sleeps, hence the one thread less.
+        """
+        percent = min(percent, self._cpus * 100.0)
+        if percent > 100 and all(sample.pids is not None for sample in self._recent):
+            threads = max(1, max(sample.pids or 0 for sample in self._recent) - 1)
+            excess = percent - threads * 100
+            if 0 < excess <= threads * 100 * _LONGEST_TICK_NS / self._window_ns:
+                return threads * 100.0
+        return percent
+
+    def _count_cpu(self, percent: float, t_ns: int) -> None:
+        self._cpu_millicores.add(percent * 10, t_ns - self._cpu_counted_ns)
+        self._cpu_counted_ns = t_ns
+
+    # ------------------------------------------------------------ memory
+
+    def _add_memory(self, sample: Sample) -> None:
+        if sample.memory_bytes is None:
+            return
+        peak = max(sample.memory_bytes, sample.memory_peak_bytes or 0)
+        self.memory_peak_bytes = max(self.memory_peak_bytes or 0, peak)
+        self._memory.add(sample.memory_bytes, sample.t_ns - (self._last.t_ns if self._last else 0))
+        self._peak_since_detail = max(self._peak_since_detail or 0, peak)
+        if sample.detail is not None:
+            self._add_detail(sample.memory_bytes, sample.detail)
+
+    def _add_detail(self, memory_bytes: int, detail: Detail) -> None:
+        """Need: the peak since the last look at memory.stat, less the smaller of the caches at its two ends."""
+        if detail.inactive_file_bytes is not None:
+            working_set = max(0, memory_bytes - detail.inactive_file_bytes)
+            self._working_set_peak = max(self._working_set_peak or 0, working_set)
+        if detail.reclaimable_bytes is not None and self._peak_since_detail is not None:
+            cache = min(detail.reclaimable_bytes, self._reclaimable or 0)
+            self._need_peak = max(self._need_peak or 0, self._peak_since_detail - cache)
+            self._reclaimable = detail.reclaimable_bytes
+            self._peak_since_detail = None
+
+    def _need(self, totals: Totals) -> int | None:
+        peak = totals.memory_peak_bytes
+        return self._need_peak if self._need_peak is None or peak is None else min(self._need_peak, peak)
+
+    def _memory_statistic(self, totals: Totals) -> Statistic:
+        highest, p50, p95, p99 = _figures(self._memory)
+        known = [value for value in (totals.memory_peak_bytes, self.memory_peak_bytes, highest) if value is not None]
+        # The kernel's own mark is the truth; what was sampled stands in only where there is none.
+        peak = totals.memory_peak_bytes if totals.memory_peak_bytes is not None else max(known, default=None)
+        return Statistic(self._memory.average(), peak, p50, p95, p99)
+
+
+def _percent(first: Sample, last: Sample) -> float:
+    """CPU percent between two samples: microseconds of CPU per microsecond of time, times 100."""
+    span_ns = last.t_ns - first.t_ns
+    return max(0, last.cpu_us - first.cpu_us) * NS_PER_US * 100 / span_ns
+
+
+def _figures(histogram: Histogram) -> tuple[float | None, float | None, float | None, float | None]:
+    return histogram.maximum, histogram.percentile(50), histogram.percentile(95), histogram.percentile(99)
+
+
+def _tenth(value: float | None) -> float | None:
+    return None if value is None else value / 10

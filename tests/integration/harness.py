@@ -1,0 +1,267 @@
+"""What the tests do cpost with: run it, write pipelines for it, look at what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+import psutil
+import yaml
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+
+CPOST = Path(sys.executable).with_name("cpost")
+CGROUPS = Path("/sys/fs/cgroup")
+TMP = Path("/tmp")
+PATIENCE_S = 60.0
+
+Record = dict[str, Any]
+T = TypeVar("T")
+
+
+def until(question: Callable[[], T], what: str, within_s: float = PATIENCE_S) -> T:
+    """Ask until the answer is true and return it."""
+    deadline = time.monotonic() + within_s
+    while not (answer := question()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.02)
+    return answer
+
+
+# ---------------------------------------------------------------- pipelines
+
+
+def operator(name: str, *command: str, image: str, **fields: Any) -> Record:
+    """Return one operator of a definition; `image` is a full reference with a tag."""
+    repository, _, tag = image.rpartition(":")
+    container: Record = {"image": repository, "tag": tag}
+    if command:
+        container["command"] = list(command)
+    return {"name": name, "container": container, **fields}
+
+
+def definition(operators: Iterable[Record]) -> str:
+    """Return the text of a definition of these operators."""
+    head = {"api-version": "0.4.0", "name": "tested", "orchestrator": "Clara"}
+    return yaml.safe_dump({**head, "operators": list(operators)}, sort_keys=False)
+
+
+# ---------------------------------------------------------------- running cpost
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished cpost."""
+
+    code: int
+    out: str
+    err: str
+
+    @functools.cached_property
+    def record(self) -> Record:
+        """What --json printed."""
+        loaded: Record = json.loads(self.out)
+        return loaded
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    def operator(self, name: str) -> Record:
+        """The record of one operator."""
+        found: Record = next(each for each in self.record["operators"] if each["operator"] == name)
+        return found
+
+    def ended(self, code: int) -> Done:
+        """Check the exit code, and that no bug showed up; return itself."""
+        assert self.code == code, f"exit code {self.code} instead of {code}\n{self.text}"
+        assert "Traceback" not in self.text, self.text
+        return self
+
+
+class Running:
+    """A cpost that is still at work."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to cpost alone; to one that has ended it does nothing."""
+        self.process.send_signal(signum)
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> Done:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=timeout_s)
+        return Done(self.process.returncode, out, err)
+
+    def guards(self) -> list[psutil.Process]:
+        """The processes that it has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self) -> None:
+        """Kill it if it still runs; its guard then removes what it made."""
+        if self.process.poll() is None:
+            self.process.kill()
+        with contextlib.suppress(ValueError):  # its pipes are closed already
+            self.process.communicate(timeout=PATIENCE_S)
+
+
+class Cpost:
+    """Runs the command line as a child process whose temporary files go to a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.temp = folder / "tmp"
+        self.temp.mkdir()
+        self._folder = folder
+        self._started: list[Running] = []
+
+    def start(self, *arguments: str | Path, env: dict[str, str] | None = None, **popen: Any) -> Running:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
+        command = [str(CPOST), *map(str, arguments)]
+        environment = {**self.environment(), **(env or {})}
+        process = subprocess.Popen(command, env=environment, text=True, cwd=self._folder, **pipes)
+        self._started.append(Running(process))
+        return self._started[-1]
+
+    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> Done:
+        return self.start(*arguments, env=env).wait()
+
+    def environment(self) -> dict[str, str]:
+        """The variables that it gets."""
+        return {**os.environ, "TMPDIR": str(self.temp), "COLUMNS": "200"}
+
+    def end(self) -> None:
+        for each in self._started:
+            each.end()
+
+
+# ---------------------------------------------------------------- what is on the host
+
+
+class Host:
+    """Looks at the engine and the kernel, past cpost."""
+
+    def __init__(self, client: docker.DockerClient) -> None:
+        self.client = client
+
+    def objects(self) -> frozenset[str]:
+        """Every container, network, cgroup and temporary folder that cpost might have made, but for live runs'."""
+        found = {*self._containers(), *self._networks(), *self._cgroups(), *self._folders()}
+        return frozenset(each for each in found if not _owner_lives(each))
+
+    def live(self, image: str, pid: int | None = None) -> list[Container]:
+        """Running containers of an image; with `pid`, those that the cpost with this process id has started."""
+        found = self.client.containers.list(filters={"ancestor": image}, ignore_removed=True)
+        return [each for each in found if pid is None or str(pid) in _words(each.labels)]
+
+    def created_since(self, since: float, image: str) -> list[str]:
+        """Ids of containers of an image that were created after a moment of the wall clock."""
+        filters = {"type": "container", "event": "create", "image": image}
+        stream = self.client.events(since=int(since), until=int(time.time()) + 1, filters=filters, decode=True)
+        return [event["id"] for event in stream if event["timeNano"] > since * 1e9]
+
+    def _containers(self) -> Iterable[str]:
+        return (f"container {each['Id']} {each['Labels']}" for each in self.client.api.containers(all=True))
+
+    def _networks(self) -> Iterable[str]:
+        return (f"network {each['Name']} {each['Labels']}" for each in self.client.api.networks())
+
+    def _cgroups(self) -> Iterable[str]:
+        return (f"cgroup {folder}" for folder, _, _ in os.walk(CGROUPS) if Path(folder).name.startswith("cpost"))
+
+    def _folders(self) -> Iterable[str]:
+        return (f"folder {path}" for path in TMP.glob("cpost_*"))
+
+
+def _owner_lives(named: str) -> bool:
+    """Whether a name or labels tell of a process that is alive: another session's run, no affair of this one's."""
+    found = re.search(r"'cpost\.pid': '(\d+)'|p(\d+)s\d+", named)
+    return found is not None and psutil.pid_exists(int(found[1] or found[2]))
+
+
+def _words(labels: dict[str, str]) -> set[str]:
+    return {word for value in labels.values() for word in value.replace("-", " ").replace(":", " ").split()}
+
+
+class Decoys:
+    """Somebody else's container, network and cgroup, which must survive whatever cpost does."""
+
+    def __init__(self, client: docker.DockerClient, image: str) -> None:
+        self._client = client
+        self._made: list[Any] = []
+        self._cgroup = CGROUPS / "memory" / "cpost_decoy" if (CGROUPS / "memory").is_dir() else CGROUPS / "cpost_decoy"
+        try:
+            for name in ("somebody-elses", "cpost_decoy"):
+                network = client.networks.create(name, check_duplicate=True)
+                self._made.append(network)
+                self._made.append(
+                    client.containers.run(image, ["sleep", "100000"], name=name, network=name, detach=True)
+                )
+            self._cgroup.mkdir()
+        except DockerException:
+            self.remove()
+            raise
+
+    def check(self) -> None:
+        """Fail unless all of them are as they were."""
+        for each in self._made:
+            each.reload()  # fails where it is gone
+            assert getattr(each, "status", "running") == "running", f"{each.name} is not running any more"
+        assert self._cgroup.is_dir(), f"{self._cgroup} is gone"
+
+    def remove(self) -> None:
+        for each in reversed(self._made):
+            with contextlib.suppress(NotFound):
+                each.remove(**({"force": True} if isinstance(each, Container) else {}))
+        with contextlib.suppress(FileNotFoundError):
+            self._cgroup.rmdir()
+
+
+# ---------------------------------------------------------------- what cpost wrote
+
+
+def rows_of(path: Path, *, torn_allowed: bool = False) -> list[dict[str, str]]:
+    """Read a CSV and check its shape: every row has the header's fields; after kill -9 the last may be torn."""
+    text = path.read_text()
+    complete, _, torn = text.rpartition("\n")
+    assert torn_allowed or not torn, f"{path.name} ends in the middle of a row: {torn!r}"
+    lines = list(csv.reader(io.StringIO(complete)))
+    if not lines and torn_allowed:
+        return []
+    header, *rows = lines
+    assert len(set(header)) == len(header)
+    for row in rows:
+        assert len(row) == len(header), f"{path.name}: {row}"
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def check_csvs(folder: Path, *, torn_allowed: bool = False) -> None:
+    """Check the shape of every CSV in a folder."""
+    for path in folder.glob("*.csv"):
+        rows_of(path, torn_allowed=torn_allowed)
+
+
+def load_run(folder: Path) -> Record:
+    """Read run.json."""
+    loaded: Record = json.loads((folder / "run.json").read_text())
+    return loaded
+
+
+def kill(process: psutil.Process) -> None:
+    """SIGKILL a process that may have ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGKILL)

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Checks everything: style, types, the arrows between the rooms, unit tests, then the tests on a real Docker engine.
+# Sees to what it needs (see scripts/). Usage: tests/run.sh [--unit] [pytest arguments...]
+#   --unit   style, types, arrows and unit tests alone: needs no engine
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+bin=$root/.venv/bin
+
+fail() { printf 'cpost set-up: %s\n  what to do: %s\n' "$1" "$2" >&2; exit 5; }
+heading() { printf '\n== %s\n' "$1"; }
+
+suites=(tests/unit tests/integration)
+if [ "${1:-}" = --unit ]; then
+  suites=(tests/unit)
+  shift
+fi
+
+"$root/scripts/venv.sh" dev
+
+heading "ruff"
+"$bin/ruff" check .
+"$bin/ruff" format --check .
+heading "mypy"
+"$bin/mypy" --strict src
+heading "import-linter"
+"$bin/lint-imports"
+
+see_to_packages() {  # what the test images are built from
+  local missing=()
+  command -v gcc >/dev/null || missing+=(gcc)
+  [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
+  [ -x /bin/busybox ] || missing+=(busybox-static)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    fail "the tests on a real engine need ${missing[*]}" "sudo apt-get install ${missing[*]}, or start tests/run.sh --unit"
+  fi
+  "$root/scripts/apt.sh" "${missing[@]}"
+}
+
+if [ ${#suites[@]} -gt 1 ]; then
+  if [ "$(id -u)" != 0 ]; then
+    fail "the tests on a real engine need root: cgroups, a tiny file system, foreign files" "start this script with sudo, or tests/run.sh --unit"
+  fi
+  see_to_packages
+  "$root/scripts/engine.sh"
+fi
+
+heading "pytest ${suites[*]}"
+exec "$bin/python" -m pytest "${suites[@]}" "$@"

@@ -1,0 +1,19 @@
+"""What all unit tests share: property tests are bounded by examples, not by the clock, and leave no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from trees import Tree, copy_tree
+
+settings.register_profile("cpost", deadline=None, database=None, print_blob=True)
+settings.load_profile("cpost")
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Callable[[str], Tree]:
+    """Opens a copy of a recorded cgroup tree by its name."""
+    return lambda name: copy_tree(name, tmp_path)

@@ -1,0 +1,174 @@
+"""Usage -> recommendation: the first cpost's figures, never below what was seen, refusals with a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from builders import result, totals, usage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpost.model import Advice, Outcome, Recommendation, Resources, Statistic, Usage
+from cpost.policy import POLICIES, recommend
+
+MB = 10**6
+BYTES = st.integers(0, 2**42)
+PERCENT = st.floats(0, 100_000)
+
+
+def sized(policy: str, used: Usage) -> Resources:
+    made = recommend(policy, result(), used)
+    assert made.status is Advice.OK
+    return made.requests
+
+
+def cpu_of(policy: str, percent: float) -> int:
+    cores = sized(policy, usage(percent)).cpu_millicores
+    assert cores is not None
+    return cores
+
+
+def memory_of(policy: str, peak: int, need: int | None = None) -> int:
+    size = sized(policy, usage(memory=peak, need_peak_bytes=need)).memory_bytes
+    assert size is not None
+    return size
+
+
+@pytest.mark.parametrize(
+    ("peak_mb", "wanted_mb"),
+    [(405.242, 512), (552.313, 768), (4455.412, 4608), (2.633, 256), (156, 256), (156.000001, 512), (0, 256)],
+)
+def test_memory_as_the_first_cpost_had_it(peak_mb: float, wanted_mb: int) -> None:
+    assert memory_of("peak", round(peak_mb * MB)) == wanted_mb * MB
+
+
+@pytest.mark.parametrize(
+    ("percent", "cores"),
+    [(1134.358, 12), (1097.941, 11), (100.0, 1), (100.001, 2), (99.9, 1), (0.0, 1), (100.0000000001, 1)],
+)
+def test_cpu_as_the_first_cpost_had_it(percent: float, cores: int) -> None:
+    assert cpu_of("peak", percent) == cores * 1000
+
+
+def test_a_peak_policy_also_limits_to_what_it_requests() -> None:
+    made = recommend("peak", result(), usage(1134.358, 4_455_412_000))
+    assert made.limits == made.requests == Resources(12_000, 4608 * MB)
+    assert made.reasons == (
+        "cpu: highest 200 ms window 1134.358 %, rounded up to whole cores",
+        "memory: kernel peak 4455.412 MB + 100.000 MB, rounded up to 256.000 MB steps",
+    )
+
+
+@pytest.mark.parametrize(("policy", "cores", "share"), [("p95", 2000, 95), ("p99", 4000, 99)])
+def test_a_percentile_policy_takes_its_own_figures(policy: str, cores: int, share: int) -> None:
+    cpu = Statistic(average=50, maximum=900, p50=100, p95=150, p99=350)
+    used = replace(usage(memory=1000 * MB, need_peak_bytes=100 * MB), cpu_pct=cpu)
+    made = recommend(policy, result(), used)
+    assert made == Recommendation(
+        policy,
+        Advice.OK,
+        Resources(cores, 115 * MB),
+        Resources(memory_bytes=115 * MB),  # CPU has no limit
+        made.reasons,
+    )
+    assert f"{share} % of the time" in made.reasons[0]
+    assert "need peak 100.000 MB + 15 %" in made.reasons[1]
+
+
+def test_where_the_need_is_unknown_the_peak_stands_in_and_says_so() -> None:
+    made = recommend("p95", result(), usage(memory=200 * MB))
+    assert made.requests.memory_bytes == 230 * MB
+    assert "need unknown" in made.reasons[1]
+
+
+# ---------------------------------------------------------------- properties
+
+
+@given(BYTES)
+def test_the_peak_policy_never_goes_below_the_peak(peak: int) -> None:
+    assert memory_of("peak", peak) >= peak + 100 * MB
+    assert memory_of("peak", peak) < peak + 357 * MB
+
+
+@pytest.mark.parametrize("policy", ["p95", "p99"])
+@given(need=BYTES)
+def test_percentile_policies_never_go_below_the_need(policy: str, need: int) -> None:
+    size = memory_of(policy, 2 * need, need)
+    assert size >= max(MB, need * 115 / 100)
+    assert size <= need * 115 // 100 + 1 + MB
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@given(first=BYTES, second=BYTES)
+def test_more_memory_used_is_never_less_recommended(policy: str, first: int, second: int) -> None:
+    low, high = sorted((first, second))
+    assert memory_of(policy, low, low) <= memory_of(policy, high, high)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@given(percent=PERCENT)
+def test_cpu_is_whole_cores_at_least_one_and_not_below_the_figure(policy: str, percent: float) -> None:
+    millicores = cpu_of(policy, percent)
+    assert millicores % 1000 == 0
+    assert millicores >= 1000
+    assert percent * 10 - 1e-6 <= millicores < max(percent * 10, 1e-6) + 1000
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@given(first=PERCENT, second=PERCENT)
+def test_more_cpu_used_is_never_less_recommended(policy: str, first: float, second: float) -> None:
+    low, high = sorted((first, second))
+    assert cpu_of(policy, low) <= cpu_of(policy, high)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def assert_refused(made: Recommendation, *words: str) -> None:
+    assert made.status is Advice.REFUSED
+    assert made.requests == made.limits == Resources()
+    assert len(made.reasons) == 1
+    for word in words:
+        assert word in made.reasons[0]
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("outcome", [each for each in Outcome if each is not Outcome.COMPLETED])
+def test_only_an_operator_that_ended_well_is_sized(policy: str, outcome: Outcome) -> None:
+    made = recommend(policy, result(outcome, cause="because"), usage())
+    assert_refused(made, "(because)")
+    assert made.policy == policy
+
+
+def test_each_refusal_has_a_reason_of_its_own() -> None:
+    reasons = {recommend("peak", result(each), usage()).reasons[0] for each in Outcome if each is not Outcome.COMPLETED}
+    assert len(reasons) == len(Outcome) - 1
+
+
+def test_a_memory_kill_inside_an_operator_that_ended_well() -> None:
+    assert_refused(recommend("peak", result(totals=totals(oom_kills=1)), usage()), "killed for memory")
+
+
+@pytest.mark.parametrize("kills", [0, None])
+def test_no_known_memory_kill_is_none(kills: int | None) -> None:
+    assert recommend("peak", result(totals=totals(oom_kills=kills)), usage()).status is Advice.OK
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize(
+    ("used", "words"),
+    [
+        (None, ["no counters"]),
+        (usage(cpu=None), ["CPU could not be measured"]),
+        (usage(memory=None), ["memory could not be measured"]),
+        (usage(None, None), ["CPU and memory could not be measured"]),
+    ],
+)
+def test_what_was_not_measured_is_not_recommended(policy: str, used: Usage | None, words: list[str]) -> None:
+    assert_refused(recommend(policy, result(), used), *words)
+
+
+def test_a_memory_kill_is_only_looked_at_after_the_outcome() -> None:
+    made = recommend("peak", result(Outcome.FAILED, totals=totals(oom_kills=2)), usage())
+    assert_refused(made, "the operator failed")

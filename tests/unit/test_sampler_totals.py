@@ -1,0 +1,223 @@
+"""The sampler's thread over a group on a plain file system and a real child process: baseline, totals, fall-back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cpost.measure.cgroup import Group, Hierarchies
+from cpost.measure.sampler import Sampler
+from cpost.model import Sample, Totals
+
+PERIOD = 2 * 10**6
+MIB = 2**20
+FILES = {
+    "cpu.stat": "usage_usec {cpu:08}\nuser_usec {cpu:08}\nsystem_usec 00000000\n",
+    "memory.current": "{memory:012}\n",
+    "memory.stat": "anon {memory:012}\nfile 000000000000\nshmem 000000000000\ninactive_file 000000000000\n",
+    "memory.events": "oom_kill {kills:08}\n",
+    "io.stat": "8:0 rbytes={io:08} wbytes=00000000\n",
+    "pids.peak": "00000003\n",
+}
+
+
+@dataclass
+class Rig:
+    """A group of cpost's own with a container's below it, and the container's main process."""
+
+    root: Path
+    child: subprocess.Popen[bytes]
+    samples: list[Sample] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        (self.root / "proc/self").mkdir(parents=True)
+        (self.root / "proc/self/mountinfo").write_text("1 1 0:1 / /cg rw - cgroup2 cgroup2 rw\n")
+        (self.root / "cg/own/container").mkdir(parents=True)
+        (self.root / f"proc/{self.child.pid}").mkdir()
+        (self.root / f"proc/{self.child.pid}/cgroup").write_text("0::/own/container\n")
+        self.hierarchies = Hierarchies.read(self.root)
+
+    @property
+    def own(self) -> Group:
+        return self.hierarchies.group("own")
+
+    def kernel_says(self, group: str = "cg/own", *, cpu: int = 0, memory: int = 0, io: int = 0, kills: int = 0) -> None:
+        """Change the counters in place, each in one write of the same length."""
+        for name, text in FILES.items():
+            file = os.open(self.root / group / name, os.O_RDWR | os.O_CREAT)
+            os.pwrite(file, text.format(cpu=cpu, memory=memory, io=io, kills=kills).encode(), 0)
+            os.close(file)
+
+    def container_runs(self) -> None:
+        (self.root / "cg/own/container/cgroup.procs").write_text(f"{self.child.pid}\n")
+
+    def sampler(self, parent: Group | None) -> Sampler:
+        return Sampler(self.hierarchies, parent, PERIOD, self.samples.extend)
+
+    def ends(self, sampler: Sampler) -> Totals:
+        """Let the process end, wait for the thread, and take the totals."""
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        self.child.wait(10)
+        sampler._thread.join(10)
+        assert sampler.error is None
+        totals = sampler.totals()
+        assert totals is not None
+        sampler.stop()
+        sampler.close()
+        return totals
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        yield Rig(tmp_path, child)
+        child.kill()
+
+
+def test_what_the_runtime_used_before_is_taken_out(rig: Rig) -> None:
+    rig.kernel_says(cpu=50_000, memory=9 * MIB, io=1000)
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    rig.kernel_says(cpu=350_000, memory=20 * MIB, io=5000, kills=1)
+    totals = rig.ends(sampler)
+    assert (totals.source, totals.tail_ns) == ("kernel", 0)
+    assert (totals.cpu_us, totals.cpu_user_us, totals.startup_cpu_us) == (300_000, 300_000, 50_000)
+    assert (totals.io_read_bytes, totals.io_write_bytes) == (4000, 0)
+    assert (totals.oom_kills, totals.pids_peak) == (1, 3)
+    assert rig.samples[0].cpu_us in (0, 300_000)
+    assert (rig.samples[-1].cpu_us, rig.samples[-1].memory_bytes) == (300_000, 20 * MIB)
+    assert rig.samples[-1].detail is not None
+
+
+def test_times_count_from_the_start_and_the_sampling_says_how_it_went(rig: Rig) -> None:
+    rig.kernel_says()
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    rig.ends(sampler)
+    life = sampler.life
+    assert life.started_ns is not None
+    assert life.ended_ns is not None
+    assert life.sampling is not None
+    assert life.sampling.samples == len(rig.samples)
+    assert life.sampling.sampler_cpu_us > 0
+    times = [each.t_ns for each in rig.samples]
+    assert times == sorted(times)
+    assert 0 <= times[0] <= times[-1] <= life.ended_ns - life.started_ns
+
+
+def test_counters_behind_the_baseline_never_go_below_zero(rig: Rig) -> None:
+    rig.kernel_says(cpu=50_000, io=1000)
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    rig.kernel_says(cpu=10_000, io=10)
+    totals = rig.ends(sampler)
+    assert (totals.cpu_us, totals.io_read_bytes) == (0, 0)
+
+
+def test_the_end_is_read_after_the_container_s_group_is_gone(rig: Rig) -> None:
+    rig.kernel_says()
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    assert rig.child.stdin is not None
+    rig.child.stdin.close()
+    rig.child.wait(10)
+    sampler._thread.join(10)
+    rig.kernel_says(cpu=77_000)  # what the kernel adds when the last process has gone
+    assert rig.ends(sampler).cpu_us == 77_000
+
+
+def test_an_operator_that_came_and_went_between_two_looks_has_totals(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def still_the_runtime(_pid: int) -> bool:
+        looked.set()
+        return True
+
+    monkeypatch.setattr("cpost.measure.sampler._is_runtime", still_the_runtime)
+    rig.kernel_says(cpu=1000)
+    rig.container_runs()
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    assert looked.wait(10)
+    rig.kernel_says(cpu=9000)
+    (rig.root / "cg/own/container/cgroup.procs").write_text("")
+    assert sampler.started.wait(10)
+    totals = rig.ends(sampler)
+    assert totals.source == "kernel"
+    assert totals.cpu_us + (totals.startup_cpu_us or 0) == 9000
+    assert rig.samples
+
+
+def test_without_a_group_of_our_own_the_container_s_is_sampled(rig: Rig) -> None:
+    rig.kernel_says("cg/own/container", cpu=40_000, memory=5 * MIB, kills=2)
+    sampler = rig.sampler(None)
+    sampler.start()
+    sampler.attach(rig.child.pid)
+    assert sampler.started.wait(10)
+    assert not sampler.exact
+    totals = rig.ends(sampler)
+    assert (totals.source, totals.cpu_us, totals.startup_cpu_us) == ("last sample", 40_000, None)
+    assert totals.oom_kills == 2
+    assert totals.tail_ns >= 0
+
+
+def test_stopped_before_anything_ran(rig: Rig) -> None:
+    rig.kernel_says()
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    sampler.stop()
+    assert not sampler.started.is_set()
+    assert not sampler._thread.is_alive()
+    assert rig.samples == []
+    sampler.close()
+
+
+def test_stopped_while_the_operator_runs(rig: Rig) -> None:
+    rig.kernel_says(cpu=5)
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    sampler.stop()
+    assert not sampler._thread.is_alive()
+    assert rig.child.poll() is None
+    assert sampler.life.sampling is not None
+    sampler.close()
+
+
+def test_never_started_never_read(rig: Rig) -> None:
+    sampler = rig.sampler(rig.own)
+    sampler.stop()
+    assert sampler.totals() is None
+    sampler.close()
+
+
+def test_what_breaks_in_the_thread_is_kept_for_the_step(rig: Rig) -> None:
+    rig.kernel_says()
+    broken = ValueError("no receiver")
+
+    def refuse(_: list[Sample]) -> None:
+        raise broken
+
+    sampler = Sampler(rig.hierarchies, rig.own, PERIOD, refuse)
+    sampler.start()
+    rig.container_runs()
+    sampler._thread.join(10)
+    assert sampler.error is broken
+    sampler.stop()
+    sampler.close()

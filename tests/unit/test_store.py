@@ -1,0 +1,262 @@
+"""The run folder: records read back as they were, results are whole or not there, nothing is overwritten unasked."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import record, result, run, totals
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpost.errors import StoreError, UsageError
+from cpost.model import OperatorRecord, Outcome, Run, Statistic, Usage
+from cpost.store import RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
+
+FIGURE = st.none() | st.floats(0, 1e15)
+STATISTICS = st.builds(Statistic, FIGURE, FIGURE, FIGURE, FIGURE, FIGURE)
+USAGES = st.builds(Usage, cpu_pct=STATISTICS, memory_bytes=STATISTICS)
+RECORDS = st.builds(OperatorRecord, usage=st.none() | USAGES)
+RUNS = st.builds(Run, schema_version=st.just(SCHEMA_VERSION), operators=st.lists(RECORDS, max_size=2).map(tuple))
+
+
+def saved(folder: Path, kept: Run, summary: str = "operator\n") -> RunFolder:
+    made = RunFolder(folder, overwrite=True)
+    made.prepare()
+    made.save(kept, summary)
+    made.close()
+    return made
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+# ---------------------------------------------------------------- records
+
+
+@settings(max_examples=40)
+@given(kept=RUNS)
+def test_a_record_reads_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, kept: Run) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    saved(folder, kept)
+    assert load_run(folder) == load_run(folder / RUN_FILE) == kept
+
+
+def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
+    killed = record(result=result(Outcome.OOM_KILLED, exit_code=137, totals=totals(5, oom_kills=1)))
+    saved(tmp_path, run(killed, pipeline_name="Größe"))
+    data = json.loads((tmp_path / RUN_FILE).read_text("utf-8"))
+    assert data["pipeline_name"] == "Größe"
+    assert data["schema_version"] == SCHEMA_VERSION
+    assert data["operators"][0]["result"]["outcome"] == "oom_killed"
+    assert data["operators"][0]["result"]["totals"]["oom_kills"] == 1
+    assert data["operators"][0]["recommendation"]["status"] == "ok"
+
+
+def test_a_folder_s_name_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
+    """What the shell passed, the file system's way (PEP 383)."""
+    kept = run()
+    kept = replace(kept, options=replace(kept.options, input_dir=os.fsdecode(b"/data/\xff")))
+    saved(tmp_path, kept)
+    assert load_run(tmp_path) == kept
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, None, "1", 0])
+def test_another_format_is_refused_with_a_remedy(tmp_path: Path, version: object) -> None:
+    saved(tmp_path, run())
+    data = json.loads((tmp_path / RUN_FILE).read_text())
+    (tmp_path / RUN_FILE).write_text(json.dumps({**data, "schema_version": version}))
+    with pytest.raises(StoreError, match="record format") as caught:
+        load_run(tmp_path)
+    assert caught.value.hint == "update cpost"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"1",
+        b"null",
+        b"\xff\xfe",
+        b"PK\x03\x04",
+        b'{"schema_version": 1}',
+        b'{"schema_version": 1, "operators": 5}',
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / RUN_FILE).write_bytes(text)
+    with pytest.raises(StoreError) as caught:
+        load_run(tmp_path)
+    assert str(tmp_path) in caught.value.message
+
+
+@pytest.mark.parametrize("damage", [("outcome", "splendid"), ("exit_code", "many"), ("log_tail", 7)])
+def test_a_record_with_a_field_of_another_kind_is_refused(tmp_path: Path, damage: tuple[str, object]) -> None:
+    saved(tmp_path, run(record()))
+    data = json.loads((tmp_path / RUN_FILE).read_text())
+    data["operators"][0]["result"][damage[0]] = damage[1]
+    (tmp_path / RUN_FILE).write_text(json.dumps(data))
+    with pytest.raises(StoreError, match="not a run's record"):
+        load_run(tmp_path)
+
+
+def test_a_missing_record_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not a run's record"):
+        load_run(tmp_path / "none")
+
+
+# ---------------------------------------------------------------- the folder
+
+
+@pytest.mark.parametrize("name", [RUN_FILE, SUMMARY_FILE, "a_final_result.csv"])
+def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("old")
+    with pytest.raises(UsageError, match=name) as caught:
+        RunFolder(tmp_path, overwrite=False)
+    assert "--overwrite" in caught.value.hint
+    assert (tmp_path / name).read_text() == "old"
+
+
+def test_asked_to_it_goes_when_the_new_one_comes_and_nothing_else(tmp_path: Path) -> None:
+    for name in (RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    folder = RunFolder(tmp_path, overwrite=True)
+    assert (tmp_path / RUN_FILE).read_text() == "old"  # the run may still be refused
+    folder.prepare()
+    folder.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_files_of_others_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("mine")
+    folder = RunFolder(tmp_path, overwrite=False)
+    folder.prepare()
+    folder.save(run(), "s\n")
+    folder.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.csv", RUN_FILE, SUMMARY_FILE]
+
+
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    saved(tmp_path / "a/b", run())
+    assert load_run(tmp_path / "a/b") == run()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="is a file"):
+        RunFolder(tmp_path / "file", overwrite=True)
+    with pytest.raises(StoreError, match="cannot write"):
+        RunFolder(tmp_path / "file/below", overwrite=True)
+
+
+@pytest.mark.parametrize("failing", ["os.fsync", "pathlib.Path.replace"])
+def test_a_write_that_fails_leaves_the_old_record_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    old = run(pipeline_name="old")
+    folder = saved(tmp_path, old, "old\n")
+    monkeypatch.setattr(failing, refuse)
+    with pytest.raises(StoreError, match="Input/output error"):
+        folder.save(run(pipeline_name="new"), "new\n")
+    monkeypatch.undo()
+    folder.close()
+    assert load_run(tmp_path) == old
+    assert (tmp_path / SUMMARY_FILE).read_text() == "old\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RUN_FILE, SUMMARY_FILE]
+
+
+def test_the_reserve_has_no_name_and_is_given_back_before_the_record_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum(str(link.readlink()).startswith(str(tmp_path)) for link in links)
+
+    folder = RunFolder(tmp_path, overwrite=False)
+    folder.prepare()
+    assert list(tmp_path.iterdir()) == []
+    assert held() == 1
+    while_writing: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda _: while_writing.append(held()))
+    folder.save(run(), "s\n")
+    assert while_writing == [1, 1]  # the file itself
+    assert held() == 1
+    folder.close()
+    assert held() == 0
+
+
+# ---------------------------------------------------------------- series on a full disk
+
+
+def disk_of(room: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on only so many bytes fit, with a short write first as Linux does it; calling it makes room."""
+    real_write, left = os.write, [room]
+
+    def write(descriptor: int, data: bytes) -> int:
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real_write(descriptor, data[: left[0]])
+        left[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    return lambda: left.append(left.pop() + 10**6)
+
+
+@pytest.mark.parametrize("room", [0, 1, 9, 10, 11, 29])
+def test_a_full_disk_leaves_whole_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    file = SeriesFile(tmp_path / "s.csv", "header\n")
+    file.write("row 1 ...\n" * 2)
+    disk_of(room, monkeypatch)
+    with pytest.raises(StoreError, match="disk full at") as caught:
+        file.write("row 2 ...\n" * 3)
+    file.close()
+    assert str(tmp_path / "s.csv") in caught.value.message
+    assert (tmp_path / "s.csv").read_text() == "header\n" + "row 1 ...\n" * 2
+
+
+def test_once_there_is_room_again_rows_go_on_where_they_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = SeriesFile(tmp_path / "s.csv", "header\n")
+    make_room = disk_of(5, monkeypatch)
+    with pytest.raises(StoreError):
+        file.write("row 1 ...\n")
+    make_room()
+    file.write("row 2 ...\n")
+    file.close()
+    assert (tmp_path / "s.csv").read_bytes() == b"header\nrow 2 ...\n"
+
+
+def test_short_writes_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real_write(descriptor, data[:3]))
+    file = SeriesFile(tmp_path / "s.csv", "größe\n")
+    file.write("1,2\n" * 100)
+    file.close()
+    assert (tmp_path / "s.csv").read_text("utf-8") == "größe\n" + "1,2\n" * 100
+
+
+def test_a_link_in_the_place_of_a_series_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "s.csv").symlink_to("kept")
+    with pytest.raises(StoreError):
+        SeriesFile(tmp_path / "s.csv", "header\n")
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_series_goes_to_its_operator_s_file(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, overwrite=False)
+    folder.open_series("seg", "header\n").close()
+    assert folder.series_path("seg") == tmp_path / "seg_final_result.csv"
+    assert folder.series_path("seg").read_text() == "header\n"
