@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import cpost
-from cpost.errors import CpostError, DefinitionError, ExitCode, Interrupted
+from cpost.errors import CpostError, DefinitionError, ExitCode, Interrupted, UsageError
 from cpost.units import parse_bytes, parse_duration_ns
 
 if TYPE_CHECKING:
@@ -49,12 +49,15 @@ class _RunByDefault(click.Group):
     """A first word that is no verb means `run`, as users of the first cpost know it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
+        if not args:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(ExitCode.USAGE)
+        if args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
             word = args[0]
             if len(args) == 1 and not word.startswith("-") and not Path(word).exists():
                 close = difflib.get_close_matches(word, self.commands, n=1)
                 hint = f"did you mean `cpost {close[0]}`?" if close else "cpost PIPELINE INPUT, or cpost --help"
-                raise click.UsageError(f"{word} is no verb of cpost and no file\n  what to do: {hint}", ctx)
+                raise UsageError(f"{word} is no verb of cpost and no file", hint)
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -200,16 +203,17 @@ def doctor() -> None:
 def main() -> NoReturn:
     """The entry point; what a user or a host can cause ends in two lines on stderr, never in a traceback."""
     try:
-        cli.main(standalone_mode=False)
-        sys.exit(ExitCode.OK)
+        # Without its standalone mode click returns the code that a verb left with, None where it left with none.
+        sys.exit(cli.main(prog_name="cpost", standalone_mode=False) or ExitCode.OK)
     except click.exceptions.Abort:
         click.echo("cpost: interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        usage = context.get_usage().removeprefix("Usage: ") if context else "cpost"
+        command = context.command_path if context else "cpost"
+        _show_one(error.format_message(), f"{' '.join(usage.split())}   ({command} --help says more)")
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
     except CpostError as error:
         _show(error)
         sys.exit(error.exit_code)

@@ -151,7 +151,8 @@ class Console:
         for warning in preview.plan.pipeline.warnings:
             self.warn(warning)
         if self._as_json:
-            self._write(sys.stdout, store.json_text(preview))
+            shown = {"pipeline": preview.plan.pipeline, "steps": preview.plan.steps, "images_present": preview.images}
+            self._write(sys.stdout, store.json_text(shown))
         else:
             self._line(tables.plan_text(preview.plan, preview.images))
 

@@ -44,7 +44,9 @@ class Interrupts:
     @contextmanager
     def installed(self) -> Iterator[Interrupts]:
         """Handle the signals within this block; call in the main thread."""
-        before = {number: signal.signal(number, self.deliver) for number in SIGNALS}
+        # Whoever started cpost with nohup wants it to outlive the terminal.
+        wanted = [s for s in SIGNALS if s != signal.SIGHUP or signal.getsignal(s) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self.deliver) for number in wanted}
         try:
             yield self
         finally:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import NamedTuple
 
 from cpost.model import Detail, Sample, Statistic, StepResult, Totals, Usage
 from cpost.units import NS_PER_US, round_up
 
 _MEMORY_RESOLUTION_BYTES = 64 * 1024
+# How far memory.stat may be from the total: charges are counted in batches per CPU (mm/memcontrol.c).
+_LAG_BYTES, _LAG_SHARE, _CHARGE_BATCH_BYTES = 2 * 2**20, 50, 64 * 4096
 _LONGEST_TICK_NS = 10**7  # a kernel's timer tick is 1 to 10 ms
 
 
@@ -60,6 +63,13 @@ class Histogram:
         return self.maximum
 
 
+class _Look(NamedTuple):
+    """Total and need at one look at memory.stat."""
+
+    memory_bytes: int
+    need_bytes: int
+
+
 class UsageBuilder:
     """Folds a step's samples into its usage, one at a time, in the order of time.
 
@@ -76,8 +86,8 @@ class UsageBuilder:
         self._memory = Histogram(_MEMORY_RESOLUTION_BYTES, significant_bits=11)
         self._cpu_counted_ns = 0
         self._last: Sample | None = None
-        self._peak_since_detail: int | None = None
-        self._reclaimable: int | None = None
+        self._peak_since_look = 0
+        self._look = _Look(0, 0)
         self._need_peak: int | None = None
         self._working_set_peak: int | None = None
         self.memory_peak_bytes: int | None = None
@@ -153,24 +163,42 @@ class UsageBuilder:
         peak = max(sample.memory_bytes, sample.memory_peak_bytes or 0)
         self.memory_peak_bytes = max(self.memory_peak_bytes or 0, peak)
         self._memory.add(sample.memory_bytes, sample.t_ns - (self._last.t_ns if self._last else 0))
-        self._peak_since_detail = max(self._peak_since_detail or 0, peak)
+        self._peak_since_look = max(self._peak_since_look, peak)
         if sample.detail is not None:
             self._add_detail(sample.memory_bytes, sample.detail)
 
     def _add_detail(self, memory_bytes: int, detail: Detail) -> None:
-        """Need: the peak since the last look at memory.stat, less the smaller of the caches at its two ends."""
+        """Need between two looks at memory.stat: the higher of the two, and on top what the peak was above both.
+
+        memory.stat lags behind the total on some kernels: a look whose parts do not add up to the total is left out.
+        """
         if detail.inactive_file_bytes is not None:
             working_set = max(0, memory_bytes - detail.inactive_file_bytes)
             self._working_set_peak = max(self._working_set_peak or 0, working_set)
-        if detail.reclaimable_bytes is not None and self._peak_since_detail is not None:
-            cache = min(detail.reclaimable_bytes, self._reclaimable or 0)
-            self._need_peak = max(self._need_peak or 0, self._peak_since_detail - cache)
-            self._reclaimable = detail.reclaimable_bytes
-            self._peak_since_detail = None
+        if detail.reclaimable_bytes is None or self._lags(memory_bytes, detail):
+            return
+        look = _Look(memory_bytes, max(0, memory_bytes - detail.reclaimable_bytes))
+        self._need_peak = max(self._need_peak or 0, self._need_up_to(look))
+        self._look, self._peak_since_look = look, memory_bytes
+
+    def _need_up_to(self, look: _Look) -> int:
+        excess = self._peak_since_look - max(self._look.memory_bytes, look.memory_bytes)
+        return max(self._look.need_bytes, look.need_bytes) + max(0, excess)
+
+    def _lags(self, memory_bytes: int, detail: Detail) -> bool:
+        parts = (detail.anon_bytes, detail.file_bytes, detail.kernel_bytes)
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return False  # nothing to check against
+        tolerance = _LAG_BYTES + self._cpus * _CHARGE_BATCH_BYTES + memory_bytes // _LAG_SHARE
+        return abs(sum(known) - memory_bytes) > tolerance
 
     def _need(self, totals: Totals) -> int | None:
-        peak = totals.memory_peak_bytes
-        return self._need_peak if self._need_peak is None or peak is None else min(self._need_peak, peak)
+        if self._need_peak is None:
+            return None
+        # What came after the last look that added up counts as need.
+        need = max(self._need_peak, self._need_up_to(self._look))
+        return need if totals.memory_peak_bytes is None else min(need, totals.memory_peak_bytes)
 
     def _memory_statistic(self, totals: Totals) -> Statistic:
         highest, p50, p95, p99 = _figures(self._memory)

@@ -252,7 +252,7 @@ def test_plan_runs_nothing(cpost: Cpost, two: Path, payload: Path, host: Host, i
 def test_plan_as_json(cpost: Cpost, pipeline: Pipeline, op: Operator, payload: Path, image: str) -> None:
     reader = op("reader", "true", input=[{"path": "/in", "from": "writer"}, {"path": "/payload"}])
     writer = op("writer", "true", output=[{"path": "/out"}], variables={"A": "1"})
-    planned = json.loads(cpost("plan", pipeline(reader, writer), payload, "--json").ended(0).out)["plan"]
+    planned = json.loads(cpost("plan", pipeline(reader, writer), payload, "--json").ended(0).out)
     first, second = planned["steps"]
     assert (first["operator"], second["operator"]) == ("writer", "reader")
     assert first["image"] == image

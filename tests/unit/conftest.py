@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from trees import Tree, copy_tree
 
-settings.register_profile("cpost", deadline=None, database=None, print_blob=True)
+settings.register_profile("cpost", max_examples=60, deadline=None, database=None, print_blob=True)
 settings.load_profile("cpost")
 
 

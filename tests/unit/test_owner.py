@@ -16,7 +16,7 @@ from cpost.measure.owner import LABEL_RUN, Owner, new_run_id
 
 OWNERS = st.builds(
     Owner,
-    boot=st.from_regex(r"\A[0-9a-f]{12}\Z"),
+    boot=st.text("0123456789abcdef", min_size=12, max_size=12),
     pid_namespace=st.integers(0, 2**64),
     pid=st.integers(1, 2**22),
     start_ticks=st.integers(0, 2**63),

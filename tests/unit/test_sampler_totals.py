@@ -98,6 +98,17 @@ def test_what_the_runtime_used_before_is_taken_out(rig: Rig) -> None:
     assert rig.samples[-1].detail is not None
 
 
+def test_throttling_is_the_container_s_own_group_s(rig: Rig) -> None:
+    rig.kernel_says()
+    (rig.root / "cg/own/container/cpu.stat").write_text("usage_usec 1\nthrottled_usec 500\nnr_throttled 3\n")
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    totals = rig.ends(sampler)
+    assert (totals.throttled_us, totals.throttled_periods) == (500, 3)
+
+
 def test_times_count_from_the_start_and_the_sampling_says_how_it_went(rig: Rig) -> None:
     rig.kernel_says()
     sampler = rig.sampler(rig.own)

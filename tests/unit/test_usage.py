@@ -201,13 +201,13 @@ def sizes(value: object) -> int:
 
 def test_what_is_kept_does_not_grow_with_the_length_of_the_run() -> None:
     builder, kept, cpu_us = builder_of(), [], 0
-    for i in range(300_001):
+    for i in range(120_001):
         cpu_us += i % 977 * 200
         builder.add(Sample(i * 100 * MS, cpu_us, None, None, None, None, i % 1000 * MIB, None))
-        if i % 100_000 == 0:
+        if i % 30_000 == 0:
             kept.append(sizes(builder))
     assert 1000 < kept[1] < 5000
-    assert kept[1:] == pytest.approx([kept[1]] * 3, rel=0.02)
+    assert kept[1:] == pytest.approx([kept[1]] * 4, rel=0.02)
 
 
 def test_memory_that_wanders_over_100_gib_needs_a_few_thousand_counters() -> None:

@@ -73,31 +73,41 @@ def need_mib(*samples: Sample, **stated: Any) -> float:
 
 def test_cache_is_not_needed() -> None:
     reading = [looked(t, 10 + t, t) for t in range(0, 1001, 100)]
-    # Between two looks the cache may have been as small as at the first of them.
-    assert need_mib(*reading) == 110
+    assert need_mib(*reading) == 10
     assert fold(reading).working_set_peak_bytes == (10 + 500) * MIB
 
 
-def test_steady_cache_is_left_out_wholly() -> None:
-    assert need_mib(looked(0, 20, 0), looked(100, 320, 300), looked(200, 330, 300)) == 320
-    assert need_mib(looked(0, 20, 15), looked(100, 20, 15), looked(200, 25, 15)) == 20
+def test_the_highest_need_may_come_with_a_low_total() -> None:
+    assert need_mib(looked(0, 20, 0), looked(100, 320, 310), looked(200, 90, 30), looked(300, 330, 325)) == 60
 
 
 @pytest.mark.parametrize(
     "spike", [sample(150, memory=900 * MIB), sample(150, memory=50 * MIB, memory_peak_bytes=900 * MIB)]
 )
-def test_a_spike_between_two_looks_is_needed_less_the_smaller_cache(spike: Sample) -> None:
-    assert need_mib(looked(100, 50, 0), looked(140, 50, 40), spike, looked(200, 80, 30)) == 870
+def test_a_spike_between_two_looks_is_needed_as_far_as_it_is_above_both(spike: Sample) -> None:
+    assert need_mib(looked(100, 50, 0), looked(140, 50, 40), spike, looked(200, 80, 30)) == 50 + 900 - 80
 
 
 def test_a_spike_belongs_to_one_interval_only() -> None:
     spike = sample(150, memory=900 * MIB)
-    assert need_mib(looked(100, 50, 0), spike, looked(200, 950, 900), looked(300, 950, 900)) == 950
+    assert need_mib(looked(100, 50, 0), spike, looked(200, 60, 10), looked(300, 300, 10)) == 50 + 840
+
+
+def test_what_comes_after_the_last_look_is_needed() -> None:
+    assert need_mib(looked(0, 50, 10), sample(50, memory=90 * MIB)) == 40 + 40
 
 
 def test_the_need_is_never_above_the_kernel_s_peak_nor_below_zero() -> None:
     assert need_mib(looked(0, 50, 0), memory_peak_bytes=30 * MIB) == 30
-    assert need_mib(looked(0, 5, 50), looked(100, 5, 50), looked(200, 1, 900)) == 5
+    assert need_mib(looked(0, 5, 50), looked(100, 5, 50), looked(200, 1, 900)) == 0
+
+
+@pytest.mark.parametrize(("anon_mib", "need"), [(10, 40), (380, 400), (400, 400)])
+def test_a_look_that_lags_behind_the_total_is_left_out(anon_mib: int, need: int) -> None:
+    """The kernel adds memory.stat up now and then only; parts far from the total tell nothing about it."""
+    parts = {"anon_bytes": anon_mib * MIB, "file_bytes": 100 * MIB, "kernel_bytes": 0, "reclaimable_bytes": 100 * MIB}
+    late = sample(100, memory=500 * MIB, detail=Detail(**parts))
+    assert need_mib(looked(0, 40, 0), late, looked(200, 540, 500)) == need
 
 
 def test_without_memory_stat_the_need_is_unknown() -> None:

@@ -46,7 +46,7 @@ class Tree:
 
 def copy_tree(name: str, to: Path) -> Tree:
     root = to / name
-    shutil.copytree(RECORDED / name, root, symlinks=True)
+    shutil.copytree(RECORDED / name, root, symlinks=True, copy_function=shutil.copyfile)
     hierarchies = Hierarchies.read(root)
     (cgroup,) = root.glob("proc/[0-9]*/cgroup")
     pid = int(cgroup.parent.name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,15 +26,19 @@ from cpost.model import Step
 
 _CALL_TIMEOUT_S = 60
 _PULL_TIMEOUT_S = 300
+_REMOVE_PAUSE_S = 0.05
+_FREE_ENGINE_DISK = "free space on the engine's disk (docker system df tells what is used), then start again"
 _LOG_LIMITS = {"max-size": "10m", "max-file": "2"}
+# A stream cut in the middle of a frame or of a JSON object surfaces as one of the last two.
+_CUT = (docker.errors.StreamParseError, struct.error)
 _LOST = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
     urllib3.exceptions.HTTPError,
+    *_CUT,
 )
-_FAMILIES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
-_UNREADABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]")
+_FAMILIES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, *_CUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +88,7 @@ class Engine:
         try:
             self._api = self._connect(_CALL_TIMEOUT_S)
             self._pull_api = self._connect(_PULL_TIMEOUT_S)
-        except _FAMILIES as error:
+        except (*_FAMILIES, ValueError) as error:  # ValueError: an address that is none
             raise _no_engine(self.address, error) from error
 
     def _connect(self, timeout_s: int) -> docker.APIClient:
@@ -277,16 +282,20 @@ class Engine:
         while empty_looks < 2:
             found = self.owned(filters)
             empty_looks = 0 if found else empty_looks + 1
-            failure = None
-            for item in found:
-                try:
-                    self.remove(item)
-                    removed += 1
-                except EngineError as error:
-                    failure = error
-            if failure and time.monotonic() > deadline:
-                raise failure
+            failures = [failure for item in found if (failure := self._try_to_remove(item)) is not None]
+            removed += len(found) - len(failures)
+            if found and time.monotonic() > deadline:
+                raise failures[-1] if failures else EngineError(f"engine: {found[0].name} is still there")
+            if empty_looks == 0:
+                time.sleep(_REMOVE_PAUSE_S)
         return removed
+
+    def _try_to_remove(self, item: Owned) -> EngineError | None:
+        try:
+            self.remove(item)
+        except EngineError as error:
+            return error
+        return None
 
     def remove_files(self, image: str, folder: str, labels: Mapping[str, str]) -> bool:
         """Empty a folder with the engine's rights, for files that belong to another user; True where it worked.
@@ -315,8 +324,12 @@ class Engine:
 
 
 def printable(text: str) -> str:
-    """Text of a stranger made safe for a terminal: control characters are shown as escapes."""
-    return _UNREADABLE.sub(lambda match: repr(match[0])[1:-1] if match[0] != "\t" else "    ", text.rstrip("\r"))
+    """Text of a stranger made safe for a terminal: what steers it (controls, overrides of direction) is escaped."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in text.rstrip("\r"))
+
+
+def _escaped(char: str) -> str:
+    return "    " if char == "\t" else char.encode("unicode_escape").decode()
 
 
 @contextmanager
@@ -333,7 +346,7 @@ def _mapped(what: str, error: Exception) -> EngineError:
         reason = printable(str(error.explanation or error))
         hint = "look at the engine's words; `cpost doctor` checks the engine"
         if "no space left" in reason:
-            hint = "free space on the engine's disk (docker system df tells what is used), then start again"
+            hint = _FREE_ENGINE_DISK
         if "select device driver" in reason:
             hint = "install the NVIDIA driver and container toolkit on this host, or take gpu out of the requests"
         if "address pools" in reason:
@@ -385,6 +398,8 @@ def _pull_failed(reference: str, reason: str) -> HostError:
         reference.split("/")[0] if "/" in reference and re.search(r"[.:]|^localhost$", reference.split("/")[0]) else ""
     )
     message = f"cannot pull image {reference}: {printable(reason)}"
+    if "no space left" in reason:
+        return HostError(message, _FREE_ENGINE_DISK)
     if re.search(r"no basic auth|unauthorized|denied|forbidden|authentication", reason, re.IGNORECASE):
         return HostError(
             message, f"log in to its registry (docker login {registry}".rstrip() + "), and check the name and tag"

@@ -37,7 +37,7 @@ class Guard:
 
     def release(self) -> None:
         """Send the guard home: the run has cleaned up after itself."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self._process.communicate(_RELEASED, timeout=5)
 
 

@@ -62,7 +62,7 @@ SUMMARY_COLUMNS = (
     "reasons",
     "image",
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 Cell = str | int | float | None
 
 
@@ -97,19 +97,23 @@ def series_row(sample: Sample, percent: float | None, first_at_ns: int) -> str:
 
 def summary(records: Iterable[OperatorRecord]) -> str:
     """The whole summary: one row per operator, in the order of execution."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(SUMMARY_COLUMNS)
-    for record in records:
-        writer.writerow([defuse(cell) for cell in _summary_row(record)])
-    return buffer.getvalue()
+    rows = [SUMMARY_COLUMNS, *(tuple(defuse(cell) for cell in _summary_row(record)) for record in records)]
+    return "".join(map(_line, rows))
+
+
+def _line(cells: Sequence[Cell]) -> str:
+    """One row of CSV. The writer quotes what its own line end contains, so that has to be both characters."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def defuse(cell: Cell) -> Cell:
     """Text that begins like a formula, also behind spaces or on a later line, gets an apostrophe in front."""
-    if isinstance(cell, str) and any(line.lstrip(" ").startswith(_FORMULA_STARTS) for line in cell.split("\n")):
-        return f"'{cell}"
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    risky = "\r" in cell or any(line.lstrip(" ").startswith(_FORMULA_STARTS) for line in cell.split("\n"))
+    return f"'{cell}" if risky else cell
 
 
 def _summary_row(record: OperatorRecord) -> Sequence[Cell]:

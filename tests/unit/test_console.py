@@ -1,0 +1,237 @@
+"""What a user sees: in a pipe, quiet, as JSON, on a terminal; texts of strangers never steer it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import MB, REFUSED, pipeline, record, result, run, sample, step
+
+from cpost.console import Console
+from cpost.doctor import Finding, Verdict
+from cpost.model import Options, Outcome, Plan
+from cpost.session import Preview
+from cpost.store import load_run
+
+S = 10**9
+SERIES = "timestamp,cpu_percent,memory,more\n1.5,50.000,2.5,x\n"
+
+
+class Terminal(io.StringIO):
+    """A stream that a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    (tmp_path / "a_final_result.csv").write_text(SERIES)
+    return tmp_path / "a_final_result.csv"
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out
+
+
+def test_an_operator_from_banner_to_summary(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    console = Console()
+    console.operator_begins(step(operator="seg"))
+    console.operator_runs("c0ffee")
+    console.operator_ends(record("seg"), series, kept=False)
+    lines = said(capsys).splitlines()
+    assert "Executing Operator seg" in lines[1]
+    assert lines[2:4] == ["Running operator ...", "The container id is: c0ffee"]
+    assert "Operator seg Metrics Data" in lines[4]
+    assert "|        1.5        |   50.000    |      2.5       |" in lines
+    assert any("Operator seg Summary" in line for line in lines)
+
+
+def test_results_that_stay_are_named_not_shown(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    Console().operator_ends(record(), series, kept=True)
+    text = said(capsys)
+    assert f"Results are stored in {series}" in text
+    assert "Metrics Data" not in text
+
+
+def test_a_failure_is_told_with_its_code_cause_and_log(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    how = result(Outcome.FAILED, cause="killed", exit_code=137, log_tail=tuple(f"line {i}" for i in range(20)))
+    Console().operator_ends(record(result=how, recommendation=REFUSED), series, kept=True)
+    text = said(capsys)
+    assert "Operator a failed with exitcode 137: killed\n" in text
+    assert [line for line in text.splitlines() if line.startswith("  | ")] == [f"  | line {i}" for i in range(10, 20)]
+    assert "No recommendation: the operator failed" in text
+
+
+def test_a_plain_exit_code_is_not_said_twice(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    how = result(Outcome.FAILED, cause="exit code 3", exit_code=3)
+    Console().operator_ends(record(result=how, recommendation=REFUSED), series, kept=True)
+    assert "Operator a failed with exitcode 3\n" in said(capsys)
+
+
+def test_warnings_go_to_stderr_even_when_quiet(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    console = Console(quiet=True)
+    console.operator_begins(step())
+    console.operator_ends(record(result=result(warnings=("the host was busy",))), series, kept=False)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "cpost: warning: a: the host was busy\n"
+
+
+def test_quiet_leaves_the_final_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(quiet=True).finish(run(record(), complete=True))
+    text = said(capsys)
+    assert text.startswith("+--")
+    assert text.endswith("--+\n")
+
+
+def test_a_partial_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().finish(run(record(), stopped_by="signal 2"))
+    assert "the run is partial, it was stopped by signal 2" in capsys.readouterr().err
+
+
+def test_where_the_record_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().finish(run(options=Options(metrics_dir="/m"), complete=True))
+    text = said(capsys)
+    assert "/m/run.json" in text
+    assert "/m/summary.csv" in text
+
+
+def test_as_json_stdout_is_the_record_alone(capsys: pytest.CaptureFixture[str], series: Path, tmp_path: Path) -> None:
+    console, kept = Console(as_json=True), run(record(), complete=True)
+    console.operator_begins(step())
+    console.operator_ends(record(), series, kept=False)
+    console.finish(kept)
+    captured = capsys.readouterr()
+    (tmp_path / "run.json").write_text(captured.out)
+    assert load_run(tmp_path / "run.json") == kept
+    assert "Executing Operator" in captured.err
+
+
+def test_a_plan_for_people_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Preview(Plan(pipeline(warnings=("p.yaml:1:1: odd",)), (step(),)), {"img:1": True})
+    Console().plan(shown)
+    captured = capsys.readouterr()
+    assert "img:1 (present)" in captured.out
+    assert captured.err == "cpost: warning: p.yaml:1:1: odd\n"
+    Console(as_json=True).plan(shown)
+    data = json.loads(said(capsys))
+    assert data["pipeline"]["name"] == "p"
+    assert data["steps"][0]["operator"] == "a"
+    assert data["images_present"] == {"img:1": True}
+
+
+def test_a_finding_and_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().finding(Finding("swap", Verdict.WARNING, "half used", "free memory"))
+    Console().finding(Finding("python", Verdict.OK, "3.11"))
+    assert said(capsys).splitlines() == [
+        "warning  swap     half used",
+        "                  what to do: free memory",
+        "ok       python   3.11",
+    ]
+
+
+# ---------------------------------------------------------------- progress
+
+
+def shown_at(console: Console, *elapsed_s: float) -> None:
+    for at in elapsed_s:
+        console.operator_progress(int(at * S), 124.5, sample(0, memory=3 * MB), 4 * MB)
+
+
+def test_in_a_pipe_progress_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.operator_begins(step())
+    shown_at(console, *(i / 10 for i in range(250)))
+    lines = said(capsys).splitlines()[3:]
+    assert lines == [
+        "  10.0 s, CPU 124.500 %, memory 3.000 MB, peak 4.000 MB",
+        "  20.0 s, CPU 124.500 %, memory 3.000 MB, peak 4.000 MB",
+    ]
+
+
+def test_unknown_figures_are_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    Console().operator_progress(S, None, None, None)
+    assert "1.0 s, CPU -, memory -, peak -" in terminal.getvalue()
+
+
+def test_on_a_terminal_one_line_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "30")
+    console = Console()
+    shown_at(console, 0.1, 0.15, 0.4)
+    console.note("done")
+    parts = terminal.getvalue().split("\r\x1b[K")
+    assert len(parts) == 4
+    assert parts[0] == ""
+    assert all(len(part) == 29 for part in parts[1:3])  # never a second line on a narrow terminal
+    assert parts[3].endswith("done\n") or parts[3] == "done\n"
+
+
+def test_quiet_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    shown_at(Console(quiet=True), 1, 60)
+    assert said(capsys) == ""
+
+
+def test_a_pull_in_a_pipe_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    for progress in ("", "a1 Downloading", "a1 Extracting", "done"):
+        console.pulling("img:1", progress)
+    assert said(capsys).splitlines() == ["Pulling image img:1 ...", "Pulled image img:1"]
+
+
+# ---------------------------------------------------------------- questions, signals, readers who have gone
+
+
+def test_nobody_is_asked_where_there_is_nobody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert not Console().goes_on(record("seg"))
+    assert "Stopping after seg" in said(capsys)
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_on_a_terminal_the_user_decides(monkeypatch: pytest.MonkeyPatch, answer: str, goes_on: bool) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert Console().goes_on(record()) == goes_on
+
+
+@pytest.mark.parametrize(("count", "word"), [(1, "stopping the operator"), (2, "killing the operator")])
+def test_a_signal_is_announced_without_any_buffer(monkeypatch: pytest.MonkeyPatch, count: int, word: str) -> None:
+    written: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(os, "write", lambda descriptor, text: written.append((descriptor, text)))
+    Console().announce_signal(15, count)
+    ((descriptor, text),) = written
+    assert descriptor == 2
+    assert b"SIGTERM" in text
+    assert word.encode() in text
+
+
+def test_a_terminal_that_is_gone_keeps_nobody_from_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "write", gone)
+    Console().announce_signal(1, 1)
+
+
+def test_a_reader_who_has_gone_ends_the_output_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        console = Console()
+        os.close(read_end)
+        console.note("one")
+        console.note("two")
+        console.finish(run(record(), complete=True))
+    monkeypatch.undo()

@@ -1,0 +1,93 @@
+"""Between the sampler and the disk: rows as they come, one late, and the usage at the end."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import MB, MS, result, sample, totals
+
+from cpost.model import Sample, StepResult, Usage
+from cpost.recorder import Recorder
+from cpost.store import RunFolder
+
+AT = 1_700_000_000 * 10**9
+
+
+class Audience:
+    """Notes what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[Any, ...]] = []
+
+    def operator_runs(self, container: str) -> None:
+        self.shown.append((container,))
+
+    def operator_progress(self, elapsed_ns: int, percent: float | None, last: Sample | None, peak: int | None) -> None:
+        self.shown.append((elapsed_ns, percent, last, peak))
+
+
+@pytest.fixture
+def audience() -> Audience:
+    return Audience()
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, audience: Audience) -> Recorder:
+    return Recorder(RunFolder(tmp_path, overwrite=False), "seg", 20 * MS, 8, audience)
+
+
+def rows(recorder: Recorder) -> list[dict[str, str]]:
+    with recorder.path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def finished(recorder: Recorder, how: StepResult) -> Usage | None:
+    made = recorder.finish(how)
+    recorder.close()
+    return made
+
+
+def test_rows_go_out_as_they_come_but_the_last(recorder: Recorder, tmp_path: Path) -> None:
+    assert recorder.path == tmp_path / "seg_final_result.csv"
+    recorder.samples(AT, [sample(0), sample(10, 5_000)])
+    assert [row["elapsed_s"] for row in rows(recorder)] == ["0.000000"]
+    recorder.samples(AT, [sample(20, 10_000), sample(30, 20_000)])
+    assert [row["cpu_percent"] for row in rows(recorder)] == ["", "", "50.000"]
+    used = finished(recorder, result(totals=totals(20_000), wall_ns=30 * MS))
+    assert [row["cpu_percent"] for row in rows(recorder)] == ["", "", "50.000", "75.000"]
+    assert rows(recorder)[-1]["timestamp"] == "1700000000.030000"
+    assert used is not None
+    assert used.cpu_pct.maximum == 75
+
+
+def test_a_life_shorter_than_a_window_has_its_rate_in_its_last_row(recorder: Recorder) -> None:
+    recorder.samples(AT, [sample(0), sample(10, 9_000)])
+    used = finished(recorder, result(totals=totals(9_000), wall_ns=10 * MS))
+    assert [row["cpu_percent"] for row in rows(recorder)] == ["", "90.000"]
+    assert used is not None
+    assert used.cpu_pct.maximum == pytest.approx(90)
+
+
+def test_an_operator_without_samples_leaves_the_header(recorder: Recorder) -> None:
+    assert finished(recorder, result()) is None
+    assert rows(recorder) == []
+    assert recorder.path.read_text().startswith("timestamp,")
+
+
+def test_totals_alone_are_a_usage(recorder: Recorder) -> None:
+    used = finished(recorder, result(totals=totals(5_000, memory_peak_bytes=MB), wall_ns=10 * MS))
+    assert used is not None
+    assert (used.cpu_pct.average, used.memory_bytes.maximum) == (50, MB)
+
+
+def test_the_audience_sees_the_last_sample(recorder: Recorder, audience: Audience) -> None:
+    recorder.started("c1")
+    recorder.progress(5)
+    last = sample(20, 10_000, memory=3 * MB, memory_peak_bytes=4 * MB)
+    recorder.samples(AT, [sample(0), last])
+    recorder.progress(25 * MS)
+    recorder.close()
+    assert audience.shown == [("c1",), (5, None, None, None), (25 * MS, 50, last, 4 * MB)]

@@ -1,0 +1,204 @@
+"""Tables: whole expected texts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import pytest
+from builders import MB, REFUSED, advice, operator, pipeline, record, result, step, totals, usage
+
+from cpost.model import Input, Mount, Options, Outcome, Output, Plan, Resources, Statistic
+from cpost.plan import make_plan
+from cpost.report.tables import banner, operator_summary, pipeline_summary, plan_text, requests_text, series
+
+SPLEEN = record(
+    "segmentation",
+    usage=replace(
+        usage(),
+        cpu_pct=Statistic(average=151.25, maximum=1134.358),
+        memory_bytes=Statistic(average=1_234_567_890, maximum=4_455_412_000),
+    ),
+    recommendation=advice(12_000, 4608 * MB),
+)
+FAILED = record("recon", result=result(Outcome.FAILED, exit_code=126), usage=None, recommendation=REFUSED)
+
+
+def test_banner() -> None:
+    assert banner("Operator x Summary") == "_" * 21 + "Operator x Summary" + "_" * 21
+    assert "y" * 80 in banner("y" * 80)
+
+
+def test_the_table_of_an_operator() -> None:
+    assert (
+        operator_summary(SPLEEN)
+        == """\
++--------+-------------+-------------+--------------+
+| Metric |   Average   |   Maximum   |   Resource   |
++--------+-------------+-------------+--------------+
+|  CPU   |  151.250 %  | 1134.358 %  |   cpu: 12    |
+| Memory | 1234.568 MB | 4455.412 MB | memory: 4608 |
++--------+-------------+-------------+--------------+"""
+    )
+
+
+def test_an_operator_without_numbers_has_none() -> None:
+    assert (
+        operator_summary(FAILED)
+        == """\
++--------+---------+---------+----------+
+| Metric | Average | Maximum | Resource |
++--------+---------+---------+----------+
+|  CPU   |    -    |    -    |   none   |
+| Memory |    -    |    -    |   none   |
++--------+---------+---------+----------+"""
+    )
+
+
+def test_the_final_grid_marks_what_failed() -> None:
+    assert (
+        pipeline_summary([SPLEEN, FAILED])
+        == """\
++---------------------+----------+-------------+-------------+--------------+
+| Operator            | Metric   | Average     | Maximum     | Resource     |
++=====================+==========+=============+=============+==============+
+| segmentation        | CPU      | 151.250 %   | 1134.358 %  | cpu: 12      |
+|                     | Memory   | 1234.568 MB | 4455.412 MB | memory: 4608 |
++---------------------+----------+-------------+-------------+--------------+
+| recon               | CPU      | -           | -           | none         |
+| (Non-zero exitcode) | Memory   | -           | -           | none         |
++---------------------+----------+-------------+-------------+--------------+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "marks"),
+    [
+        (Outcome.COMPLETED, 0, []),
+        (Outcome.FAILED, 1, ["(Non-zero exitcode)"]),
+        (Outcome.OOM_KILLED, 137, ["(Non-zero exitcode)", "(Killed for memory)"]),
+        (Outcome.TIMED_OUT, 143, ["(Non-zero exitcode)", "(Timed out)"]),
+        (Outcome.TIMED_OUT, 0, ["(Timed out)"]),
+        (Outcome.INTERRUPTED, 143, ["(Non-zero exitcode)", "(Interrupted)"]),
+        (Outcome.ENGINE_LOST, None, ["(Engine lost)"]),
+    ],
+)
+def test_marks(outcome: Outcome, code: int | None, marks: list[str]) -> None:
+    text = pipeline_summary([record(result=result(outcome, exit_code=code))])
+    assert [word for word in marks if word in text] == marks
+    assert text.count("(") == len(marks)
+
+
+def test_a_memory_kill_inside_is_marked() -> None:
+    text = pipeline_summary([record(result=result(exit_code=0, totals=totals(oom_kills=1)), recommendation=REFUSED)])
+    assert "(OOM kill inside)" in text
+
+
+def test_an_operator_that_looks_like_a_number_keeps_its_name() -> None:
+    assert "| 007 " in pipeline_summary([record("007")])
+
+
+@pytest.mark.parametrize(
+    ("requests", "wanted"),
+    [
+        (Resources(2000, 512 * MB), ("cpu: 2", "memory: 512")),
+        (Resources(1500, 512 * MB + 1), ("cpu: 1.5", "memory: 513")),
+        (Resources(), ("-", "-")),
+        (Resources(0, 0), ("cpu: 0", "memory: 0")),
+    ],
+)
+def test_requests_as_a_definition_takes_them(requests: Resources, wanted: tuple[str, str]) -> None:
+    assert requests_text(requests) == wanted
+
+
+# ---------------------------------------------------------------- the series of an operator
+
+RULE = "+" + "-" * 19 + "+" + "-" * 13 + "+" + "-" * 16 + "+"
+
+
+def lines(count: int) -> list[str]:
+    return ["timestamp,cpu_percent,memory,more\n", *(f"{i}.5,{i}.000,{i}.25,x,y\n" for i in range(count))]
+
+
+def test_a_short_series() -> None:
+    assert list(series(lines(1), abridged=True)) == [
+        RULE,
+        "|     timestamp     | cpu_percent |     memory     |",
+        RULE,
+        "|        0.5        |    0.000    |      0.25      |",
+        RULE,
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 19, 20])
+def test_a_series_that_fits_is_shown_whole(count: int) -> None:
+    assert list(series(lines(count), abridged=True)) == list(series(lines(count), abridged=False))
+    assert len(list(series(lines(count), abridged=False))) == count + 4
+
+
+@pytest.mark.parametrize("count", [21, 22, 1000])
+def test_a_long_series_is_abridged_by_what_it_says(count: int) -> None:
+    whole, short = list(series(lines(count), abridged=False)), list(series(lines(count), abridged=True))
+    assert len(whole) == count + 4
+    assert (short[:13], short[14:]) == (whole[:13], whole[-11:])
+    assert short[13].replace(" ", "") == f"|...|{count - 20}rows|leftout|"
+    assert {len(line) for line in short} == {len(RULE)}
+
+
+def test_an_unread_cell_is_empty() -> None:
+    assert list(series(["h\n", "1.5,,\n"], abridged=False))[3] == "|        1.5        |             |                |"
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_a_plan() -> None:
+    first = operator(
+        "read",
+        command=("sh", "-c", "cp -r /in/. /out"),
+        env=(("MODE", "a b"),),
+        inputs=(Input("/in"),),
+        outputs=(Output("/out"), Output("/mask", "mask")),
+        requests=Resources(2000, 512 * MB, 1),
+    )
+    second = operator("end", image="img:2", inputs=(Input("/in", "read"),), models=("liver",), unsupported=("typed",))
+    plan = make_plan(
+        pipeline(first, second, name="demo"),
+        input_dir=PurePosixPath("/payload"),
+        work_dir=PurePosixPath("<work folder>"),
+        options=Options(),
+        host_memory_bytes=2**34,
+    )
+    assert (
+        plan_text(plan, {"img:1": True, "img:2": False})
+        == """\
+Pipeline demo (2 operators, in the order of execution)
+
+1. read
+   image       img:1 (present)
+   command     sh -c 'cp -r /in/. /out'
+   mount       /payload -> /in (read-only)
+   mount       <work folder>/read -> /out (writable)
+   mount       <work folder>/read/mask -> /mask (writable)
+   variable    NVIDIA_CLARA_NOSYNCLOCK=1
+   variable    MODE=a b
+   reads from  the payload only
+   declared    cpu: 2, memory: 512, gpu: 1
+
+2. end
+   image       img:2 (to be pulled)
+   command     (the image decides)
+   mount       <work folder>/read -> /in (read-only)
+   variable    NVIDIA_CLARA_NOSYNCLOCK=1
+   reads from  read
+   declared    none
+   model       liver
+   cannot run  typed"""
+    )
+
+
+def test_a_plan_without_an_engine_says_so() -> None:
+    made = step(mounts=(Mount("/a", "/b", read_only=True),), services=("trtis",))
+    text = plan_text(Plan(pipeline(), (made,)), {"img:1": None})
+    assert "img:1 (no engine to ask)" in text
+    assert "service     trtis" in text

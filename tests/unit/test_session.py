@@ -1,0 +1,189 @@
+"""What needs no engine of the story: exit codes, the preview, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import record, result, run, step
+
+from cpost import session
+from cpost.errors import EngineError, HostError, UsageError
+from cpost.interrupts import Interrupts
+from cpost.measure.cleanup import Leftover
+from cpost.model import Options, Outcome
+
+DEFINITION = """\
+api-version: 0.4.0
+name: demo
+operators:
+- name: second
+  container: {image: img, tag: "2"}
+  input: [{from: first, path: /in}]
+- name: first
+  container: {image: img, tag: "1"}
+  input: [{path: /in}]
+  output: [{path: /out}]
+"""
+
+
+class Audience:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *told, **_: self.told.append(f"{name}: {told[0]}")
+
+
+@pytest.fixture
+def definition(tmp_path: Path) -> Path:
+    (tmp_path / "p.yaml").write_text(DEFINITION)
+    return tmp_path / "p.yaml"
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise HostError("no Docker engine answers")
+
+    monkeypatch.setattr(session, "Engine", refuse)
+
+
+# ---------------------------------------------------------------- exit codes
+
+C, F, O, T, L = (  # noqa: E741
+    Outcome.COMPLETED,
+    Outcome.FAILED,
+    Outcome.OOM_KILLED,
+    Outcome.TIMED_OUT,
+    Outcome.ENGINE_LOST,
+)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([], 0),
+        ([C, C], 0),
+        ([C, F, C], 1),
+        ([O], 1),
+        ([T], 4),
+        ([T, F], 1),
+        ([F, T], 1),
+        ([C, T, C], 4),
+        ([F, L], 5),
+        ([L], 5),
+    ],
+)
+def test_the_worst_outcome_is_the_exit_code(outcomes: list[Outcome], code: int) -> None:
+    assert session.exit_code(run(*(record(result=result(outcome)) for outcome in outcomes))) == code
+
+
+# ---------------------------------------------------------------- preview
+
+
+def test_a_preview_runs_nothing_and_needs_no_engine(definition: Path, no_engine: None) -> None:
+    shown = session.preview(definition, Options())
+    assert [each.operator for each in shown.plan.steps] == ["first", "second"]
+    assert shown.images == {"img:1": None, "img:2": None}
+    assert shown.plan.steps[0].mounts[0].source == "<input>"
+    assert shown.plan.steps[1].mounts[0].source == "<work folder>/first"
+    assert list(definition.parent.iterdir()) == [definition]
+
+
+def test_a_preview_says_which_images_are_here(definition: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine:
+        def image_id(self, reference: str) -> str | None:
+            return "sha256:1" if reference == "img:1" else None
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(session, "Engine", Engine)
+    shown = session.preview(definition, Options(input_dir="/payload", outputs_dir="/kept"))
+    assert shown.images == {"img:1": True, "img:2": False}
+    assert shown.plan.steps[0].mounts[0].source == "/payload"
+    assert shown.plan.steps[1].mounts[0].source == "/kept/first"
+
+
+# ---------------------------------------------------------------- refused before anything starts
+
+
+def sized(definition: Path, **options: Any) -> None:
+    audience: Any = Audience()
+    session.size_pipeline(definition, Options(**options), audience, Interrupts())
+
+
+def test_the_engine_is_asked_only_when_all_else_is_right(definition: Path, no_engine: None) -> None:
+    with pytest.raises(HostError, match="no Docker engine"):
+        sized(definition, input_dir=str(definition.parent))
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"input_dir": "/none"}, "the input folder /none"),
+        ({"input_dir": "/etc/passwd"}, "the input folder /etc/passwd"),
+        ({"input_dir": "/", "models_dir": "/none"}, "the models folder /none"),
+    ],
+)
+def test_folders_that_are_not_there_are_refused(
+    definition: Path, no_engine: None, options: dict[str, str], what: str
+) -> None:
+    with pytest.raises(UsageError, match=what):
+        sized(definition, **options)
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ("  models: [{name: liver}]\n", "asks for models"),
+        ("  services: [{name: s, container: {image: i}, connections: {http: [{name: S, port: 5000}]}}]\n", "services"),
+    ],
+)
+def test_what_this_version_cannot_run_is_refused(definition: Path, no_engine: None, more: str, what: str) -> None:
+    definition.write_text(DEFINITION + more)
+    with pytest.raises(UsageError, match=f"operator first .*{what}") as caught:
+        sized(definition, input_dir="/")
+    assert caught.value.hint
+
+
+# ---------------------------------------------------------------- leftovers
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_sweep_removes_what_it_finds_unless_dry(monkeypatch: pytest.MonkeyPatch, dry_run: bool) -> None:
+    removed = []
+
+    def refuse() -> None:
+        raise EngineError("busy")
+
+    found = [Leftover("container", "a", "r", lambda: removed.append("a")), Leftover("network", "b", "r", refuse)]
+    monkeypatch.setattr("cpost.measure.cleanup.leftovers_of_dead_runs", lambda *_: found)
+    engine: Any = None
+    assert session.sweep(engine, dry_run=dry_run) == (found, [] if dry_run else ["network b: busy"])
+    assert removed == ([] if dry_run else ["a"])
+
+
+# ---------------------------------------------------------------- output folders
+
+
+def test_output_folders_are_made_for_any_user(tmp_path: Path) -> None:
+    made = step(output_folders=(str(tmp_path / "a"), str(tmp_path / "a/mask")))
+    session._make_output_folders(made, tmp_path / "a", overwrite=False)
+    assert [oct((tmp_path / name).stat().st_mode)[-3:] for name in ("a", "a/mask")] == ["777", "777"]
+    session._make_output_folders(made, tmp_path / "b", overwrite=False)  # an empty one is no earlier output
+
+
+def test_earlier_outputs_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/old").write_text("x")
+    made = step(output_folders=(str(tmp_path / "a"),))
+    with pytest.raises(UsageError, match="holds files already"):
+        session._make_output_folders(made, tmp_path / "a", overwrite=False)
+    assert (tmp_path / "a/old").exists()
+    session._make_output_folders(made, tmp_path / "a", overwrite=True)
+    assert list((tmp_path / "a").iterdir()) == []
