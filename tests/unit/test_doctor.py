@@ -1,0 +1,107 @@
+"""The examination of a host, with each of its parts well or ill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cpost import doctor
+from cpost.doctor import Finding, Verdict
+from cpost.errors import HostError
+from cpost.measure import nvml
+from cpost.measure.engine import EngineFacts
+from cpost.measure.nvml import GpuFacts
+
+FACTS = EngineFacts("20.10.24", "1.41", "overlay2", "cgroupfs", "2", "/", "host", rootless=False)
+Examine = Callable[..., dict[str, Finding]]
+
+
+class FakeEngine:
+    """An engine that answers with given facts and images."""
+
+    def __init__(self, facts: EngineFacts | HostError, images: list[str]) -> None:
+        self._facts = facts
+        self._images = images
+
+    def facts(self) -> EngineFacts:
+        if isinstance(self._facts, HostError):
+            raise self._facts
+        return self._facts
+
+    def images_named(self, repository: str) -> list[str]:
+        return [image for image in self._images if image.startswith(repository)]
+
+
+class FakeHierarchies:
+    """Control groups that cpost may or may not add to."""
+
+    layout = "v2"
+
+    def __init__(self, *, may_make: bool) -> None:
+        self._may_make = may_make
+
+    def may_make_groups(self, name: str) -> bool:
+        assert name.startswith("cpost_")
+        return self._may_make
+
+
+@pytest.fixture
+def examine(monkeypatch: pytest.MonkeyPatch) -> Examine:
+    def run(**ill: Any) -> dict[str, Finding]:
+        hierarchies = ill.get("hierarchies", FakeHierarchies(may_make=ill.get("may_make", True)))
+        monkeypatch.setattr(doctor, "Engine", lambda: FakeEngine(ill.get("facts", FACTS), ill.get("images", [])))
+        monkeypatch.setattr(doctor, "_read_hierarchies", lambda: hierarchies)
+        monkeypatch.setattr(doctor, "gpu_facts", lambda: ill.get("gpus", GpuFacts(("A100",), "550")))
+        monkeypatch.setattr(doctor.host, "swap_bytes", lambda: ill.get("swap", (0, 0)))
+        monkeypatch.setattr(doctor.host, "free_bytes", lambda _folder: ill.get("free", 10**12))
+        return {finding.subject: finding for finding in doctor.examine()}
+
+    return run
+
+
+def test_a_host_with_everything_is_well(examine: Examine) -> None:
+    found = examine(images=["nvcr.io/nvidia/tritonserver:24.01-py3"])
+    assert set(found) == {"python", "engine", "cgroups", "totals", "swap", "gpu", "disk", "triton"}
+    assert {finding.verdict for finding in found.values()} == {Verdict.OK}
+    assert not any(finding.remedy for finding in found.values())
+
+
+@pytest.mark.parametrize(
+    ("subject", "ill", "verdict"),
+    [
+        ("engine", {"facts": HostError("no Docker engine answers", "start it")}, Verdict.FAILURE),
+        ("engine", {"facts": replace(FACTS, version="19.03.1")}, Verdict.WARNING),
+        ("engine", {"facts": replace(FACTS, rootless=True)}, Verdict.WARNING),
+        ("cgroups", {"hierarchies": HostError("none are mounted", "mount them")}, Verdict.FAILURE),
+        ("totals", {"may_make": False}, Verdict.WARNING),
+        ("swap", {"swap": (100, 60)}, Verdict.WARNING),
+        ("gpu", {"gpus": GpuFacts(absent_because="no library")}, Verdict.WARNING),
+        ("disk", {"free": 10**9}, Verdict.WARNING),
+        ("triton", {"images": []}, Verdict.WARNING),
+    ],
+)
+def test_what_is_ill_comes_with_a_remedy(examine: Examine, subject: str, ill: dict[str, Any], verdict: Verdict) -> None:
+    finding = examine(**ill)[subject]
+    assert finding.verdict is verdict
+    assert finding.remedy
+
+
+def test_without_an_engine_the_rest_is_examined_all_the_same(examine: Examine) -> None:
+    found = examine(facts=HostError("no Docker engine answers", "start it"))
+    assert found["engine"].text == "no Docker engine answers"
+    assert found["totals"].verdict is Verdict.OK
+    assert "triton" not in found
+
+
+def test_a_host_without_a_driver_says_why() -> None:
+    import pynvml
+
+    def fail() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pynvml, "nvmlInit", fail)
+        assert nvml.gpu_facts() == GpuFacts(absent_because="Driver Not Loaded")

@@ -1,0 +1,99 @@
+"""The host: facts, and what happened beside an operator."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cpost.measure import host
+from cpost.measure.host import HostWatch
+
+CpuTimes = namedtuple("CpuTimes", "user nice system idle iowait irq softirq steal")
+Swap = namedtuple("Swap", "total used sout")
+CPUS = 4
+
+
+class FakeHost:
+    """A host of four CPUs whose counters a test moves."""
+
+    def __init__(self) -> None:
+        self.user = self.idle = 1000.0
+        self.swapped = 0
+
+    def pass_time(self, seconds: float, *, busy: float) -> None:
+        """Let time pass with so many CPU seconds of work on the whole host."""
+        self.user += busy
+        self.idle += CPUS * seconds - busy
+
+    def cpu_times(self) -> CpuTimes:
+        return CpuTimes(self.user, 0.0, 0.0, self.idle, 0.0, 0.0, 0.0, 0.0)
+
+    def swap_memory(self) -> Swap:
+        return Swap(0, 0, self.swapped)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake = FakeHost()
+    monkeypatch.setattr(psutil, "cpu_times", fake.cpu_times)
+    monkeypatch.setattr(psutil, "swap_memory", fake.swap_memory)
+    monkeypatch.setattr(host.os, "cpu_count", lambda: CPUS)
+    return fake
+
+
+def warnings(
+    fake: FakeHost, change: Callable[[], None], cpu_s: float = 0.0, sysfs: Path = Path("/nowhere")
+) -> list[str]:
+    watch = HostWatch(sysfs)
+    change()
+    return watch.warnings(int(cpu_s * 1e6))
+
+
+def test_a_quiet_host_gives_no_warning(fake: FakeHost) -> None:
+    assert warnings(fake, lambda: fake.pass_time(10, busy=8), cpu_s=8) == []
+
+
+def test_other_work_is_what_the_operator_did_not_do(fake: FakeHost) -> None:
+    (warning,) = warnings(fake, lambda: fake.pass_time(10, busy=28), cpu_s=8)
+    assert "busy with other work: 50% of its 4 CPUs" in warning
+
+
+def test_a_tenth_of_the_host_is_let_pass(fake: FakeHost) -> None:
+    assert warnings(fake, lambda: fake.pass_time(10, busy=12), cpu_s=8) == []
+    assert warnings(fake, lambda: fake.pass_time(10, busy=12.5), cpu_s=8) != []
+
+
+def test_too_short_a_time_is_not_judged(fake: FakeHost) -> None:
+    assert warnings(fake, lambda: fake.pass_time(0.9, busy=3.6)) == []
+
+
+def test_without_the_operator_s_total_its_work_is_not_called_other_work(fake: FakeHost) -> None:
+    watch = HostWatch(Path("/nowhere"))
+    fake.pass_time(10, busy=40)
+    assert watch.warnings(None) == []
+
+
+def test_swapping_is_told(fake: FakeHost) -> None:
+    def swap() -> None:
+        fake.swapped += 5_000_000
+
+    (warning,) = warnings(fake, swap)
+    assert "swapped out 5.000 MB" in warning
+
+
+def test_throttling_for_heat_is_told(fake: FakeHost, tmp_path: Path) -> None:
+    counter = tmp_path / "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("7\n")
+    assert warnings(fake, lambda: None, sysfs=tmp_path) == []
+    (warning,) = warnings(fake, lambda: counter.write_text("8\n") and None, sysfs=tmp_path)
+    assert "throttled" in warning
+
+
+def test_free_space_of_a_folder_that_is_not_there_is_unknown() -> None:
+    assert host.free_bytes("/no/such/folder") is None
+    assert (host.free_bytes("/") or 0) > 0
