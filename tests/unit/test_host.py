@@ -62,9 +62,9 @@ def test_other_work_is_what_the_operator_did_not_do(fake: FakeHost) -> None:
     assert "busy with other work: 50% of its 4 CPUs" in warning
 
 
-def test_a_tenth_of_the_host_is_let_pass(fake: FakeHost) -> None:
-    assert warnings(fake, lambda: fake.pass_time(10, busy=12), cpu_s=8) == []
-    assert warnings(fake, lambda: fake.pass_time(10, busy=12.5), cpu_s=8) != []
+def test_a_fifth_of_the_host_is_let_pass(fake: FakeHost) -> None:
+    assert warnings(fake, lambda: fake.pass_time(10, busy=16), cpu_s=8) == []
+    assert warnings(fake, lambda: fake.pass_time(10, busy=16.5), cpu_s=8) != []
 
 
 def test_too_short_a_time_is_not_judged(fake: FakeHost) -> None:

@@ -13,7 +13,7 @@ from cpost.measure.engine import EngineFacts
 from cpost.model import HostFacts
 from cpost.units import US_PER_S, format_mb
 
-_BUSY_SHARE = 0.10
+_BUSY_SHARE = 0.20
 _SHORTEST_JUDGED_S = 1.0
 _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
 _THROTTLE_COUNTS = "devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
