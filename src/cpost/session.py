@@ -310,7 +310,7 @@ class _Session:
         return goes_on
 
     def _save(self, folder: store.RunFolder) -> None:
-        folder.save(self._run, spreadsheet.summary(self._run.operators))
+        folder.save(self._run, spreadsheet.summary(self._run.operators, complete=self._run.complete))
 
     def _warn(self, text: str) -> None:
         self._run = replace(self._run, warnings=(*self._run.warnings, text))

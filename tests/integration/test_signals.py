@@ -141,6 +141,7 @@ def test_what_is_known_so_far_is_kept(in_the_middle: Running, metrics: Path, sig
     assert outcomes["second"] == "interrupted"
     assert outcomes.get("third", "not_run") == "not_run"
     assert record["complete"] is False
+    assert {row["run_complete"] for row in harness.rows_of(metrics / "summary.csv")} == {"no"}
     assert record["stopped_by"]
     assert len(harness.rows_of(metrics / "second_final_result.csv")) > 50
     summary = harness.rows_of(metrics / "summary.csv")

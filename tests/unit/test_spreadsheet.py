@@ -136,7 +136,7 @@ def test_pandas_reads_a_series() -> None:
 
 
 def test_a_summary_row_has_every_figure_in_its_column() -> None:
-    (row,) = rows(summary([RECORD]))
+    (row,) = rows(summary([RECORD], complete=True))
     assert row == {
         "operator": "seg",
         "outcome": "completed",
@@ -170,12 +170,17 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "recommended_memory_mb": "512",
         "reasons": "why",
         "image": "reg.io/seg:1",
+        "run_complete": "yes",
     }
+
+
+def test_a_partial_run_says_so_in_every_row() -> None:
+    assert [row["run_complete"] for row in rows(summary([RECORD, RECORD], complete=False))] == ["no", "no"]
 
 
 def test_a_refused_operator_has_a_reason_and_no_numbers() -> None:
     failed = record(result=result(Outcome.FAILED, cause="exit code 1", exit_code=1), usage=None, recommendation=REFUSED)
-    (row,) = rows(summary([failed]))
+    (row,) = rows(summary([failed], complete=True))
     assert (row["outcome"], row["cause"], row["exit_code"]) == ("failed", "exit code 1", "1")
     assert (row["recommended_cpu"], row["recommended_memory_mb"]) == ("", "")
     assert row["reasons"] == "the operator failed"
@@ -183,11 +188,11 @@ def test_a_refused_operator_has_a_reason_and_no_numbers() -> None:
 
 
 def test_no_operators_leave_the_header() -> None:
-    assert summary([]) == ",".join(SUMMARY_COLUMNS) + "\n"
+    assert summary([], complete=True) == ",".join(SUMMARY_COLUMNS) + "\n"
 
 
 def test_pandas_reads_a_summary() -> None:
-    table = pandas.read_csv(io.StringIO(summary([RECORD, replace(RECORD, usage=None, operator="b")])))
+    table = pandas.read_csv(io.StringIO(summary([RECORD, replace(RECORD, usage=None, operator="b")], complete=True)))
     assert list(table.columns) == list(SUMMARY_COLUMNS)
     assert list(table["operator"]) == ["seg", "b"]
     assert list(table["memory_peak_mb"].fillna(0)) == [405.242, 0]
@@ -202,7 +207,7 @@ def test_any_text_stays_in_its_cell(name: str, image: str, cause: str) -> None:
     hostile: OperatorRecord = record(
         name, image=image, result=result(Outcome.FAILED, cause=cause), recommendation=REFUSED
     )
-    (row,) = rows(summary([hostile, hostile]))[1:]
+    (row,) = rows(summary([hostile, hostile], complete=True))[1:]
     assert [row[key].removeprefix("'") for key in ("operator", "image", "cause")] == [
         text.removeprefix("'") for text in (name, image, cause)
     ]
@@ -235,7 +240,7 @@ def test_formulas_do_not_get_into_a_summary() -> None:
         result=result(Outcome.FAILED, cause="a\n=1", exit_code=-1),
         recommendation=replace(REFUSED, reasons=("-2+3",)),
     )
-    (row,) = rows(summary([evil]))
+    (row,) = rows(summary([evil], complete=True))
     assert row["operator"] == "'=cmd|' /C calc'!A0"
     assert (row["image"], row["cause"], row["reasons"]) == ("'@img", "'a\n=1", "'-2+3")
     assert row["exit_code"] == "-1"

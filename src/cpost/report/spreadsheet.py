@@ -61,6 +61,7 @@ SUMMARY_COLUMNS = (
     "recommended_memory_mb",
     "reasons",
     "image",
+    "run_complete",
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 Cell = str | int | float | None
@@ -95,9 +96,14 @@ def series_row(sample: Sample, percent: float | None, first_at_ns: int) -> str:
     return ",".join("" if cell is None else str(cell) for cell in cells) + "\n"
 
 
-def summary(records: Iterable[OperatorRecord]) -> str:
-    """The whole summary: one row per operator, in the order of execution."""
-    rows = [SUMMARY_COLUMNS, *(tuple(defuse(cell) for cell in _summary_row(record)) for record in records)]
+def summary(records: Iterable[OperatorRecord], *, complete: bool) -> str:
+    """The whole summary: one row per operator, in the order of execution.
+
+    Args:
+        complete: whether the run got to its last operator; stands in every row.
+    """
+    last = "yes" if complete else "no"
+    rows = [SUMMARY_COLUMNS, *(tuple(defuse(cell) for cell in (*_summary_row(record), last)) for record in records)]
     return "".join(map(_line, rows))
 
 
