@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import cpost
-from cpost.errors import CpostError, DefinitionError, ExitCode, Interrupted, UsageError
+from cpost.errors import CpostError, DefinitionError, ExitCode, Interrupted, StoreError, UsageError
 from cpost.units import parse_bytes, parse_duration_ns
 
 if TYPE_CHECKING:
@@ -24,25 +24,26 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def _quantity(
-    parse: Callable[[str], int], metavar: str, minimum: int, maximum: int | None = None
+    parse: Callable[[str], int], metavar: str, minimum: str, maximum: str | None = None
 ) -> Callable[[str], int]:
     """The type of an option whose value has a unit; click turns the ValueError into a usage error."""
 
     def convert(text: str) -> int:
         number = parse(text)
-        if number < minimum or (maximum is not None and number > maximum):
-            raise ValueError(f"{text} is out of range")
+        if number < parse(minimum) or (maximum is not None and number > parse(maximum)):
+            above = f" and at most {maximum}" if maximum else ""
+            raise ValueError(f"{text} is out of range: it must be at least {minimum}{above}")
         return number
 
     convert.__name__ = metavar
     return convert
 
 
-_PERIOD = _quantity(parse_duration_ns, "duration", 10**6, 10 * 10**9)
-_WINDOW = _quantity(parse_duration_ns, "duration", 10 * 10**6, 60 * 10**9)
-_TIMEOUT = _quantity(parse_duration_ns, "duration", 10**6)
-_SHM_SIZE = _quantity(parse_bytes, "size", 4096)
-_MEMORY_LIMIT = _quantity(parse_bytes, "size", 6 * 2**20)  # the engine refuses less
+_PERIOD = _quantity(parse_duration_ns, "duration", "1ms", "10s")
+_WINDOW = _quantity(parse_duration_ns, "duration", "10ms", "60s")
+_TIMEOUT = _quantity(parse_duration_ns, "duration", "1ms")
+_SHM_SIZE = _quantity(parse_bytes, "size", "4KiB")
+_MEMORY_LIMIT = _quantity(parse_bytes, "size", "6MiB")  # the engine refuses less
 
 
 class _RunByDefault(click.Group):
@@ -73,7 +74,7 @@ def cli() -> None:
     cpost doctor                      check this host
 
     Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
-    130 interrupted.
+    130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
 
 
@@ -82,7 +83,9 @@ def cli() -> None:
 @click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: stdout].")
 @click.option("--outputs_dir", "--outputs-dir", metavar="DIR", help="Keep what the operators write here.")
-@click.option("--models_dir", "--models-dir", metavar="DIR", help="Model repository of the pipeline.")
+@click.option(
+    "--models_dir", "--models-dir", metavar="DIR", help="Model repository (models cannot be run by this version yet)."
+)
 @click.option(
     "--force",
     type=click.Choice(["none", "cont", "stop"]),
@@ -111,7 +114,7 @@ def cli() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the folders named above.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout, all else on stderr.")
-@click.option("--quiet", "-q", is_flag=True, help="Print the final table only.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the final table and warnings only.")
 @click.option("--verbose", "-v", is_flag=True, help="Print more: host, sampling, reasons.")
 def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) -> None:
     """Run every operator of PIPELINE on the payload folder INPUT, measure it, and recommend requests."""
@@ -123,7 +126,11 @@ def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: 
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
         result = session.size_pipeline(pipeline, _options(chosen), console, interrupts)
-        console.finish(result)
+    if console.lost_output is not None:
+        raise StoreError(
+            f"the output could not be written: {console.lost_output.strerror}",
+            "free space where it goes; with --metrics_dir the results are kept in files as well",
+        )
     _exit(result, interrupts.signum)
 
 
@@ -139,9 +146,9 @@ def _options(chosen: dict[str, Any]) -> Options:
         memory_limit_bytes=chosen["memory_limit"],
         on_failure=chosen["force"],
         input_dir=str(chosen["input_dir"]),
-        metrics_dir=chosen["metrics_dir"],
-        outputs_dir=chosen["outputs_dir"],
-        models_dir=chosen["models_dir"],
+        metrics_dir=chosen["metrics_dir"] or None,
+        outputs_dir=chosen["outputs_dir"] or None,
+        models_dir=chosen["models_dir"] or None,
         overwrite=chosen["overwrite"],
     )
 
@@ -175,12 +182,12 @@ def clean(*, dry_run: bool) -> None:
     from cpost.console import Console
     from cpost.measure.engine import Engine
 
-    found, failures = session.sweep(Engine(), dry_run=dry_run)
+    removed, failures = session.sweep(Engine(), dry_run=dry_run)
     console = Console()
-    for item in found:
+    for item in removed:
         console.note(f"{'would remove' if dry_run else 'removed'} {item.kind} {item.name} (run {item.run_id})")
-    if not found:
-        console.note("Nothing is left of killed runs.")
+    if not removed and not failures:
+        console.note("Nothing is left of dead runs.")
     for failure in failures:
         console.warn(f"could not be removed: {failure}")
     sys.exit(ExitCode.ENVIRONMENT if failures else ExitCode.OK)

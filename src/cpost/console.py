@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -31,6 +32,9 @@ class Console:
         as_json: stdout is for the record alone, everything else goes to stderr.
         quiet: only the final table, warnings and errors.
         verbose: also host, sampling and the reasons for every number.
+
+    Attributes:
+        lost_output: why something could not be shown; None where all was, or nobody wanted to read on.
     """
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
@@ -40,7 +44,7 @@ class Console:
         self._out: TextIO = sys.stderr if as_json else sys.stdout
         self._live = self._out.isatty() and not quiet
         self._live_shown = False
-        self._closed = False
+        self.lost_output: OSError | None = None
         self._next_beat_ns = 0
         self._pulled_at = 0.0
 
@@ -54,7 +58,7 @@ class Console:
     def warn(self, text: str) -> None:
         """A warning, on stderr."""
         self._clear()
-        click.echo(f"cpost: warning: {text}", err=True)
+        self._write(sys.stderr, f"cpost: warning: {text}\n")
 
     def pulling(self, image: str, progress: str) -> None:
         """Progress of a pull: live on a terminal, a line at its start and end in a pipe."""
@@ -113,24 +117,25 @@ class Console:
         self.note(tables.banner(f"Operator {record.operator} Summary"))
         self.note(tables.operator_summary(record))
         advice = record.recommendation
-        if advice.status is Advice.REFUSED:
-            self.note(f"No recommendation: {advice.reasons[0]}")
         self._sampling(record)
         for reason in advice.reasons if advice.status is Advice.OK else ():
             self._detail(reason)
 
     def goes_on(self, record: OperatorRecord) -> bool:
-        """Ask where there is somebody to ask; no otherwise."""
+        """Ask where there is somebody to ask; no otherwise, and where the answer is the end of the input."""
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             self.note(f"Stopping after {record.operator} (nobody to ask; --force cont goes on).")
             return False
-        question = "Go on with the rest of the pipeline, which may fail without this operator's output?"
-        return click.confirm(question, err=True)
+        question = f"Operator {record.operator} failed. Go on with the others, which may fail without its output?"
+        try:
+            return click.confirm(question, err=True)
+        except click.Abort:
+            return False
 
     # ------------------------------------------------------------ the end
 
-    def finish(self, run: Run) -> None:
-        """The final grid, or the record as JSON."""
+    def run_ends(self, run: Run) -> None:
+        """The final grid with the reasons against recommendations, or the record as JSON."""
         self._clear()
         if run.operators:
             self._line(
@@ -138,8 +143,11 @@ class Console:
                 if not self._quiet
                 else tables.pipeline_summary(run.operators)
             )
+        for record in run.operators:
+            if record.recommendation.status is Advice.REFUSED:
+                self._line(f"No recommendation for {record.operator}: {record.recommendation.reasons[0]}")
         if not run.complete:
-            self.warn(f"the run is partial, it was stopped by {run.stopped_by}")
+            self.warn(f"the run is partial, it was stopped by {run.stopped_by or 'an error'}")
         if run.options.metrics_dir:
             folder = Path(run.options.metrics_dir).absolute()
             self.note(f"The record is in {folder / store.RUN_FILE}, the table in {folder / store.SUMMARY_FILE}")
@@ -151,10 +159,15 @@ class Console:
         for warning in preview.plan.pipeline.warnings:
             self.warn(warning)
         if self._as_json:
-            shown = {"pipeline": preview.plan.pipeline, "steps": preview.plan.steps, "images_present": preview.images}
+            shown = {
+                "pipeline": preview.plan.pipeline,
+                "steps": preview.plan.steps,
+                "images_present": preview.images,
+                "reasons_against": preview.reasons_against,
+            }
             self._write(sys.stdout, store.json_text(shown))
         else:
-            self._line(tables.plan_text(preview.plan, preview.images))
+            self._line(tables.plan_text(preview.plan, preview.images, preview.reasons_against))
 
     def finding(self, finding: Finding) -> None:
         """One line of `cpost doctor`, and its remedy."""
@@ -211,6 +224,8 @@ class Console:
         self._write(self._out, text + "\n")
 
     def _show_live(self, text: str) -> None:
+        if not _takes_more(self._out):
+            return
         width = shutil.get_terminal_size().columns - 1
         self._write(self._out, f"\r\x1b[K{text[:width]}")
         self._live_shown = True
@@ -221,13 +236,20 @@ class Console:
             self._write(self._out, "\r\x1b[K")
 
     def _write(self, stream: TextIO, text: str) -> None:
-        """Write; a reader who has gone (`| head`) ends the output, not the run."""
-        if self._closed and stream is self._out:
-            return
+        """Write; a stream that takes no more ends the output, not the run."""
         try:
             stream.write(text)
             stream.flush()
-        except BrokenPipeError:
-            self._closed = True
-            # Python flushes stdout once more at its end; there it must find a file that takes it.
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):  # a reader who has gone (`| head`) has seen enough
+                self.lost_output = self.lost_output or error
+            # Whatever else is written there, and Python's own flush at its end, must find a file that takes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _takes_more(stream: TextIO) -> bool:
+    """Whether a write would go through at once; a terminal that is held (Ctrl-S) must not hold up the run."""
+    try:
+        return bool(select.select([], [stream], [], 0)[1])
+    except (OSError, ValueError):
+        return True  # no file behind it

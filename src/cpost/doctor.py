@@ -65,7 +65,8 @@ def _python() -> Finding:
 
 def _engine(facts: EngineFacts) -> Finding:
     text = f"{facts.version} (API {facts.api}), cgroup driver {facts.cgroup_driver}, storage {facts.storage_driver}"
-    if int(facts.version.split(".")[0] or 0) < 20:
+    major = facts.version.split(".")[0]
+    if major.isdigit() and int(major) < 20:
         return Finding("engine", Verdict.WARNING, text, "cpost is tried on Docker Engine 20.10 and newer: update it")
     if facts.rootless:
         return Finding(

@@ -292,7 +292,6 @@ class Outcome(str, Enum):
     TIMED_OUT = "timed_out"
     INTERRUPTED = "interrupted"
     ENGINE_LOST = "engine_lost"
-    NOT_RUN = "not_run"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,10 @@ from cpost.units import MB, MILLICORES_PER_CORE, format_mb, format_percent, roun
 
 _OUTCOME_REASONS = {
     Outcome.FAILED: "the operator failed",
-    Outcome.OOM_KILLED: "the operator was killed for memory: what it needs is above what it could get",
-    Outcome.TIMED_OUT: "the operator was stopped by the time-out",
-    Outcome.INTERRUPTED: "the run was stopped before the operator's end",
-    Outcome.ENGINE_LOST: "the engine was lost before the operator's end",
-    Outcome.NOT_RUN: "the operator was not run",
+    Outcome.OOM_KILLED: "it needs more memory than it could get",
+    Outcome.TIMED_OUT: "its time was up before its end",
+    Outcome.INTERRUPTED: "it did not come to its end",
+    Outcome.ENGINE_LOST: "it was not seen to its end",
 }
 
 
@@ -67,7 +66,7 @@ def peak(usage: Usage, policy: PeakPolicy) -> Recommendation:
 def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
     """Requests from a CPU percentile and the memory need; the memory limit equals the request, CPU has no limit."""
     cpu = usage.cpu_pct.p95 if policy.percentile == 95 else usage.cpu_pct.p99
-    need = usage.need_peak_bytes if usage.need_peak_bytes is not None else usage.memory_bytes.maximum
+    need = _need(usage)
     if cpu is None or need is None:
         return refuse(policy.name, _unmeasured(cpu, need))
     need_bytes = math.ceil(need)
@@ -89,8 +88,13 @@ POLICIES: Mapping[str, Callable[[Usage], Recommendation]] = {
 }
 
 
-def recommend(policy: str, result: StepResult, usage: Usage | None) -> Recommendation:
-    """Apply a policy of `POLICIES` to a step that ended well; anything else gets a refusal with its reason."""
+def recommend(policy: str, result: StepResult, usage: Usage | None, memory_limit_bytes: int = 0) -> Recommendation:
+    """Apply a policy of `POLICIES` to a step that ended well; anything else gets a refusal with its reason.
+
+    Args:
+        memory_limit_bytes: the ceiling that the step ran under; a figure at the ceiling is the ceiling's, not the
+            operator's. 0 = none.
+    """
     if result.outcome is not Outcome.COMPLETED:
         reason = _OUTCOME_REASONS[result.outcome]
         return refuse(policy, f"{reason} ({result.cause})" if result.cause else reason)
@@ -98,12 +102,21 @@ def recommend(policy: str, result: StepResult, usage: Usage | None) -> Recommend
         return refuse(policy, "a process of the operator was killed for memory: its real need was not seen")
     if usage is None:
         return refuse(policy, "no counters could be read")
+    figure = usage.memory_bytes.maximum if policy == "peak" else _need(usage)
+    if figure is not None and 0 < memory_limit_bytes <= figure:
+        return refuse(
+            policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
+        )
     return POLICIES[policy](usage)
 
 
 def refuse(policy: str, reason: str) -> Recommendation:
     """No numbers, but a reason."""
     return Recommendation(policy, Advice.REFUSED, reasons=(reason,))
+
+
+def _need(usage: Usage) -> float | None:
+    return usage.need_peak_bytes if usage.need_peak_bytes is not None else usage.memory_bytes.maximum
 
 
 def _cpu(percent: float, step_millicores: int) -> int:

@@ -21,9 +21,11 @@ from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine
 from cpost.measure.guard import Guard
+from cpost.measure.nvml import gpu_facts
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.step import Bench, measure_step
 from cpost.model import (
+    Operator,
     OperatorRecord,
     Options,
     Outcome,
@@ -32,6 +34,7 @@ from cpost.model import (
     Run,
     Step,
 )
+from cpost.outputs import OutputFolders
 from cpost.plan import make_plan
 from cpost.policy import recommend
 from cpost.recorder import Audience, Recorder
@@ -58,20 +61,30 @@ class Observer(Audience, Protocol):
     def operator_ends(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
         """It ended; `series` is readable now, and stays where it is if `kept`."""
 
+    def run_ends(self, run: Run) -> None:
+        """All that will be measured is; called however the run ends, before its things are removed."""
+
     def goes_on(self, record: OperatorRecord) -> bool:
         """Asked after a failed operator under `on_failure` "none": whether to go on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a run would do: the plan, and which images are here (None = no engine to ask)."""
+    """What a run would do: the plan, which images are here (None = no engine to ask), and what cannot be run."""
 
     plan: Plan
     images: dict[str, bool | None] = field(default_factory=dict)
+    reasons_against: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def preview(pipeline_file: Path, options: Options) -> Preview:
-    """Make the plan of a pipeline without running anything; images are looked up where an engine answers."""
+    """Make the plan of a pipeline without running anything; images are looked up where an engine answers.
+
+    Raises:
+        CpostError: the definition cannot be used, or the input folder is not there.
+    """
+    if options.input_dir:
+        _check_folders(options)
     pipeline = load(pipeline_file)
     plan = make_plan(
         pipeline,
@@ -84,7 +97,8 @@ def preview(pipeline_file: Path, options: Options) -> Preview:
     with contextlib.suppress(HostError):
         engine = Engine()
         images = {image: engine.image_id(image) is not None for image in images}
-    return Preview(plan, images)
+    against = {operator.name: reasons for operator in pipeline.operators if (reasons := reasons_against(operator))}
+    return Preview(plan, images, against)
 
 
 def exit_code(run: Run) -> int:
@@ -98,12 +112,16 @@ def exit_code(run: Run) -> int:
 
 
 def sweep(engine: Engine, *, dry_run: bool = False) -> tuple[list[cleanup.Leftover], list[str]]:
-    """Find and remove what dead runs of this boot left; returns what was found and what could not be removed."""
+    """Find and remove what dead runs of this boot left.
+
+    Returns:
+        What was removed (what would be, in a dry run), and what could not be removed, one line each.
+    """
     hierarchies = None
     with contextlib.suppress(HostError):
         hierarchies = Hierarchies.read()
     found = cleanup.leftovers_of_dead_runs(engine, hierarchies)
-    return found, [] if dry_run else cleanup.remove_leftovers(found)
+    return (found, []) if dry_run else cleanup.remove_leftovers(found)
 
 
 def size_pipeline(pipeline_file: Path, options: Options, observer: Observer, interrupts: Interrupts) -> Run:
@@ -120,10 +138,12 @@ def size_pipeline(pipeline_file: Path, options: Options, observer: Observer, int
         observer.warn(warning)
     _check_runnable(pipeline)
     _check_folders(options)
-    engine = Engine()
-    with contextlib.closing(engine):
+    with interrupts.breaking():
+        engine = Engine()
         _tell_leftovers(engine, observer)
-        return _Session(pipeline, options, observer, interrupts, engine).run()
+        session = _Session(pipeline, options, observer, interrupts, engine)
+    with contextlib.closing(engine):
+        return session.run()
 
 
 class _Session:
@@ -142,8 +162,8 @@ class _Session:
         self._owner = Owner.current()
         self._run_id = new_run_id()
         self._work = cleanup.work_folder(self._owner.name(self._run_id))
-        self._outputs = self._work / "outputs"
-        self._output_folders: list[Path] = []
+        outputs = Path(options.outputs_dir).resolve() if options.outputs_dir else self._work / "outputs"
+        self._outputs = OutputFolders(outputs, overwrite=options.overwrite)
         self._run = self._begin()
 
     def _begin(self) -> Run:
@@ -163,37 +183,39 @@ class _Session:
     def run(self) -> Run:
         guard = Guard(self._run_id, self._owner.name(self._run_id))
         try:
-            self._work.mkdir(mode=0o700)
-            folder = self._folder()
+            self._make_work_folder()
             plan = self._plan()
-            image_ids = self._images(plan)
-            folder.prepare()
-            try:
+            folder = self._folder(plan)
+            with contextlib.closing(folder):
+                self._outputs.check(plan)
+                _check_gpus(plan)
+                with self._interrupts.breaking():
+                    image_ids = self._images(plan)
+                folder.prepare()
+                self._outputs.make(plan)
                 self._measure(plan, image_ids, folder)
-            finally:
-                folder.close()
         finally:
-            self._clean_up()
-            guard.release()
+            self._clean_up(guard)
         return self._run
 
     # ------------------------------------------------------------ before the first operator
 
     def _plan(self) -> Plan:
-        options = self._options
-        if options.outputs_dir:
-            self._outputs = Path(options.outputs_dir).resolve()
-        plan = make_plan(
+        return make_plan(
             self._pipeline,
-            input_dir=Path(options.input_dir).resolve(),
-            work_dir=self._outputs,
-            options=options,
+            input_dir=Path(self._options.input_dir).resolve(),
+            work_dir=self._outputs.root,
+            options=self._options,
             host_memory_bytes=host.memory_bytes(),
         )
-        for step in plan.steps:
-            _make_output_folders(step, self._outputs / step.operator, overwrite=options.overwrite)
-            self._output_folders += map(Path, step.output_folders)
-        return plan
+
+    def _make_work_folder(self) -> None:
+        try:
+            self._work.mkdir(mode=0o700)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make {self._work}: {error.strerror}", "free space there, or set TMPDIR"
+            ) from error
 
     def _images(self, plan: Plan) -> dict[str, str]:
         """Ids of all images; what is not here is pulled, all of it before the first operator starts."""
@@ -208,14 +230,13 @@ class _Session:
 
     def _pull(self, image: str) -> None:
         self._observer.pulling(image, "")
-        with self._interrupts.breaking():
-            self._engine.pull(image, lambda line: self._observer.pulling(image, line))
+        self._engine.pull(image, lambda line: self._observer.pulling(image, line))
         self._observer.pulling(image, "done")
 
-    def _folder(self) -> store.RunFolder:
-        if self._options.metrics_dir:
-            return store.RunFolder(Path(self._options.metrics_dir), overwrite=self._options.overwrite)
-        return store.RunFolder(self._work / "metrics", overwrite=False)
+    def _folder(self, plan: Plan) -> store.RunFolder:
+        path = Path(self._options.metrics_dir) if self._options.metrics_dir else self._work / "metrics"
+        operators = [step.operator for step in plan.steps]
+        return store.RunFolder(path, operators, overwrite=self._options.overwrite)
 
     # ------------------------------------------------------------ the operators
 
@@ -240,13 +261,16 @@ class _Session:
         finally:
             self._run = replace(self._run, ended_at=_now())
             self._save(folder)
+            self._observer.run_ends(self._run)
 
     def _bench(self, labels: dict[str, str], network: str) -> Bench:
         name = self._owner.name(self._run_id)
         probe = f"{name}_probe"
         may_make = self._hierarchies.may_make_groups(probe)
         if not may_make:
-            self._warn("cpost may not make control groups here: what an operator did at its very end may be missing")
+            self._warn(
+                "cpost may not make control groups here: first and last moments are missing from totals (root may)"
+            )
         return Bench(
             engine=self._engine,
             hierarchies=self._hierarchies,
@@ -261,17 +285,19 @@ class _Session:
 
     def _measure_one(self, step: Step, bench: Bench, image_id: str, folder: store.RunFolder) -> OperatorRecord:
         self._observer.operator_begins(step)
-        self._refuse_links(step)
+        self._outputs.refuse_links(step)
         watch = host.HostWatch()
         cpus = self._run.host.cpus or 1
         recording = Recorder(folder, step.operator, self._options.window_ns, cpus, self._observer)
         with contextlib.closing(recording):
-            result = measure_step(step, bench, recording)
+            # By its id: the tag may have moved since all images were looked up.
+            result = measure_step(replace(step, image=image_id), bench, recording)
             step_usage = recording.finish(result)
         totals = result.totals
-        warnings = (*result.warnings, *watch.warnings(totals.cpu_us if totals else None))
+        beside = watch.warnings(totals.cpu_us if totals else None)
+        warnings = (*result.warnings, *beside, *self._failed_upstream(step))
         result = replace(result, image_id=image_id, warnings=warnings)
-        advice = recommend(self._options.policy, result, step_usage)
+        advice = recommend(self._options.policy, result, step_usage, step.memory_limit_bytes)
         record = OperatorRecord(step.operator, step.image, step.declared, result, advice, step_usage)
         kept = self._options.metrics_dir is not None
         if kept:
@@ -280,15 +306,10 @@ class _Session:
         self._observer.operator_ends(record, recording.path, kept=kept)
         return record
 
-    def _refuse_links(self, step: Step) -> None:
-        """An operator may have put a link in the place of a folder that is handed on: the host must not follow it."""
-        for mount in step.mounts:
-            source = Path(mount.source)
-            if source.is_relative_to(self._outputs) and cleanup.has_link(source, below=self._outputs):
-                raise HostError(
-                    f"{step.operator} is not run: an earlier operator put a link in the place of {source}",
-                    "see what the operators before it do to their output folder",
-                )
+    def _failed_upstream(self, step: Step) -> list[str]:
+        outcomes = {record.operator: record.result.outcome for record in self._run.operators}
+        failed = [name for name in step.upstream if outcomes.get(name) is not Outcome.COMPLETED]
+        return [f"it read what {name} left, which failed: its own figures may say little" for name in failed]
 
     def _after(self, record: OperatorRecord, folder: store.RunFolder) -> bool:
         """Put the record on disk; returns whether the run goes on after this operator."""
@@ -296,12 +317,10 @@ class _Session:
         outcome = record.result.outcome
         if outcome is Outcome.COMPLETED:
             return True
-        if outcome is Outcome.ENGINE_LOST:
-            raise HostError(
-                f"the engine was lost while {record.operator} ran: {record.result.cause}",
-                "see that it runs (docker version); `cpost clean` then removes what is left of this run",
-            )
         self._interrupts.check()
+        if outcome is Outcome.ENGINE_LOST:
+            self._run = replace(self._run, stopped_by=f"a lost engine ({record.result.cause})")
+            return False
         with self._interrupts.breaking():
             on_failure = self._options.on_failure
             goes_on = on_failure == "cont" or (on_failure == "none" and self._observer.goes_on(record))
@@ -318,70 +337,73 @@ class _Session:
 
     # ------------------------------------------------------------ after the last operator
 
-    def _clean_up(self) -> None:
-        """Remove all that this run made; signals cannot cancel it."""
-        self._remove_foreign_files(self._work / "outputs")
-        for failure in cleanup.remove_run(self._engine, self._hierarchies, self._owner, self._run_id):
+    def _clean_up(self, guard: Guard) -> None:
+        """Remove all that this run made; signals cannot cancel it. What cannot be removed yet is left to the guard."""
+        images = dict.fromkeys(record.image for record in self._run.operators)
+        failures = cleanup.remove_run(self._engine, self._hierarchies, self._owner, self._run_id, images)
+        self._outputs.close()
+        for failure in failures:
             self._observer.warn(f"could not be removed: {failure}")
-        for folder in self._output_folders:
-            if folder.is_dir() and not cleanup.has_link(folder, below=self._outputs):
-                folder.chmod(0o755)
-
-    def _remove_foreign_files(self, outputs: Path) -> None:
-        """Files that an operator wrote as another user go with the engine's rights, where cpost's own do not do."""
-        if not outputs.exists() or cleanup.remove_tree(outputs):
-            return
-        labels = self._owner.labels(self._run_id)
-        for image in dict.fromkeys(record.image for record in self._run.operators):
-            if self._engine.remove_files(image, str(outputs), labels):
-                return
+        if failures and not self._engine.answers():
+            self._observer.warn("a background process goes on trying for some minutes; `cpost clean` does so later")
+            guard.hand_over()
+        else:
+            guard.release()
 
 
 def _tell_leftovers(engine: Engine, observer: Observer) -> None:
-    found, failures = sweep(engine)
-    if found:
-        runs = ", ".join(sorted({item.run_id for item in found}))
-        observer.note(f"Removed {len(found)} leftovers of runs that were killed ({runs}).")
+    removed, failures = sweep(engine)
+    if removed:
+        runs = ", ".join(sorted({item.run_id for item in removed}))
+        observer.note(f"Removed {len(removed)} leftover(s) of runs that did not end by themselves ({runs}).")
     for failure in failures:
-        observer.warn(f"could not be removed: {failure}")
+        observer.warn(f"an earlier run's {failure}")
+    others = cleanup.live_runs(engine)
+    if others:
+        observer.warn(
+            f"another cpost is measuring on this engine ({', '.join(others)}): CPU figures may come out too low"
+        )
 
 
 def _check_runnable(pipeline: Pipeline) -> None:
     for operator in pipeline.operators:
-        if operator.unsupported:
+        for reason in reasons_against(operator):
             raise UsageError(
-                f"operator {operator.name} cannot be run here: {operator.unsupported[0]}",
-                f"`cpost plan {pipeline.file}` shows the graph; only data that travels by disk can be handed on here",
+                f"operator {operator.name} cannot be run here: {reason}",
+                f"`cpost plan {pipeline.file}` shows the whole graph; size the pipeline without that operator for now",
             )
-        if operator.models or operator.services:
-            wants = "models" if operator.models else "services"
-            raise UsageError(
-                f"operator {operator.name} asks for {wants}, and this version starts no inference servers or services",
-                "size the pipeline without that operator for now",
-            )
+
+
+def reasons_against(operator: Operator) -> tuple[str, ...]:
+    """Why this version cannot run an operator on this host; empty = it can."""
+    wants = [name for name, asked in (("models", operator.models), ("services", operator.services)) if asked]
+    servers = tuple(f"it asks for {name}, and this version starts no inference servers or services" for name in wants)
+    return operator.unsupported + servers
 
 
 def _check_folders(options: Options) -> None:
     for what, name in (("input folder", options.input_dir), ("models folder", options.models_dir)):
         if name is not None and not Path(name).is_dir():
             raise UsageError(f"the {what} {name} is not there, or is no folder", f"name the {what}'s path")
-
-
-def _make_output_folders(step: Step, folder: Path, *, overwrite: bool) -> None:
-    """Make an operator's output folders, writable for whatever user its image runs as."""
-    if folder.exists() and any(folder.iterdir()):
-        if not overwrite:
+    payload = Path(options.input_dir).resolve()
+    for option, name in (("--metrics_dir", options.metrics_dir), ("--outputs_dir", options.outputs_dir)):
+        if name is None:
+            continue
+        if Path(name).exists() and not Path(name).is_dir():
+            raise UsageError(f"{name} is a file, not a folder", f"name a folder for {option}, new or empty")
+        if Path(name).resolve().is_relative_to(payload):
             raise UsageError(
-                f"{folder} holds files already: earlier outputs are never overwritten unasked",
-                "name another --outputs_dir, or allow it with --overwrite",
+                f"{option} {name} lies in the input folder, which the operators read", "name another folder"
             )
-        cleanup.remove_tree(folder)
-    try:
-        for path in map(Path, step.output_folders):
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o777)
-    except OSError as error:
-        raise StoreError(f"cannot make {folder}: {error.strerror}", "name a folder that you may write to") from error
+
+
+def _check_gpus(plan: Plan) -> None:
+    wanting = [step.operator for step in plan.steps if step.gpu_count]
+    if wanting and not (gpus := gpu_facts()).names:
+        raise HostError(
+            f"operator {wanting[0]} asks for a GPU, and there is none to be seen here ({gpus.absent_because})",
+            "install the NVIDIA driver and container toolkit, or take gpu out of its requests",
+        )
 
 
 def _now() -> str:

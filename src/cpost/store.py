@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class RunFolder:
 
     Args:
         path: made if missing.
+        operators: whose series will be written.
         overwrite: an existing result may be replaced.
 
     Raises:
@@ -45,9 +47,11 @@ class RunFolder:
         StoreError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, operators: Iterable[str], *, overwrite: bool) -> None:
         self.path = path
+        self._operators = tuple(operators)
         self._reserve_fd: int | None = None
+        self._lock_fd = -1
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file, not a folder", "name a folder for the results, new or empty")
         old = self._results()
@@ -58,6 +62,18 @@ class RunFolder:
             )
         with _writing(path):
             path.mkdir(parents=True, exist_ok=True)
+            self._lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock()
+
+    def _lock(self) -> None:
+        """Keep other runs out; the kernel lets go of the lock with the process."""
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock_fd)
+            raise UsageError(f"another cpost is writing to {self.path}", "name another folder") from error
+        except OSError:
+            pass  # a file system without locks
 
     def prepare(self) -> None:
         """Make room for the new result just before it comes: remove an old one, set the reserve aside."""
@@ -68,14 +84,15 @@ class RunFolder:
 
     def _set_aside(self) -> None:
         """Hold the reserve in a file without a name: the kernel gives it back even when cpost is killed."""
-        self.close()
+        self._release_reserve()
         self._reserve_fd, name = tempfile.mkstemp(dir=self.path)
         Path(name).unlink()
         os.write(self._reserve_fd, b"\0" * _RESERVE_BYTES)
 
     def _results(self) -> list[Path]:
-        single = [self.path / name for name in (RUN_FILE, SUMMARY_FILE)]
-        return [path for path in single if path.exists()] + sorted(self.path.glob(f"*{_SERIES_SUFFIX}"))
+        """What is here of the files that this run will write."""
+        series = [self.series_path(operator) for operator in self._operators]
+        return [path for path in (self.path / RUN_FILE, self.path / SUMMARY_FILE, *series) if path.exists()]
 
     def series_path(self, operator: str) -> Path:
         """Where an operator's series goes."""
@@ -87,14 +104,20 @@ class RunFolder:
 
     def save(self, run: Run, summary: str) -> None:
         """Write the record and the summary, each whole or not at all."""
-        self.close()
+        self._release_reserve()
         _replace(self.path / SUMMARY_FILE, summary)
         _replace(self.path / RUN_FILE, json_text(run))
         with contextlib.suppress(OSError):
             self._set_aside()
 
     def close(self) -> None:
-        """Give the reserve back."""
+        """Give the reserve and the lock back."""
+        self._release_reserve()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _release_reserve(self) -> None:
         if self._reserve_fd is not None:
             os.close(self._reserve_fd)
             self._reserve_fd = None

@@ -19,6 +19,9 @@ _LAG_BYTES, _LAG_SHARE, _CHARGE_BATCH_BYTES = 2 * 2**20, 50, 64 * 4096
 _LONGEST_TICK_NS = 10**7  # a kernel's timer tick is 1 to 10 ms
 
 
+_ORIGIN = Sample(0, 0, None, None, None, None, None, None)
+
+
 class Histogram:
     """Values weighted by how long they held, at a fixed resolution.
 
@@ -81,7 +84,7 @@ class UsageBuilder:
     def __init__(self, window_ns: int, cpus: int) -> None:
         self._window_ns = window_ns
         self._cpus = cpus
-        self._recent: deque[Sample] = deque()
+        self._recent = deque([_ORIGIN])
         self._cpu_millicores = Histogram()
         self._memory = Histogram(_MEMORY_RESOLUTION_BYTES, significant_bits=11)
         self._cpu_counted_ns = 0
@@ -106,14 +109,16 @@ class UsageBuilder:
     def finish(self, result: StepResult) -> Usage | None:
         """The usage of the whole step; None where no counter was read.
 
-        A life shorter than one window is one window: its highest rate is its average.
+        A life shorter than one window is one window: all its rates are its average.
         """
         totals, wall_ns = result.totals, result.wall_ns
         if totals is None:
             return None
         average = totals.cpu_us * NS_PER_US * 100 / wall_ns if wall_ns else None
-        if average is not None and wall_ns is not None and not self._cpu_counted_ns:
-            self._count_cpu(average, wall_ns)
+        if average is not None and wall_ns is not None:
+            average = min(average, self._cpus * 100.0)
+            # The whole life is a span of at least one window, too.
+            self._cpu_millicores.add(average * 10, 0 if self._cpu_counted_ns else wall_ns)
         return Usage(
             window_ns=self._window_ns,
             cpu_pct=Statistic(average, *(_tenth(value) for value in _figures(self._cpu_millicores))),
@@ -136,20 +141,16 @@ class UsageBuilder:
         return percent
 
     def _possible(self, percent: float) -> float:
-        """No more than was possible: one core per CPU of the host, and one per thread that was there.
+        """No more than the host has, and no more than whole cores where only the counters' grain is above them.
 
         The counters of a running thread move with the timer tick, so a rate over a window may come out a little above
-        what is physically there; rounded up to whole cores that would be a core too many. What is further above than
-        a tick per thread explains was done by threads that came and went between two samples, and stands. The
-        container's init sleeps, hence the one thread less.
+        what is physically there, and the maximum picks the worst: one busy thread reads as 101 %, and rounding up
+        would ask for a second core. The grains of several cores partly cancel out, hence the square root.
         """
         percent = min(percent, self._cpus * 100.0)
-        if percent > 100 and all(sample.pids is not None for sample in self._recent):
-            threads = max(1, max(sample.pids or 0 for sample in self._recent) - 1)
-            excess = percent - threads * 100
-            if 0 < excess <= threads * 100 * _LONGEST_TICK_NS / self._window_ns:
-                return threads * 100.0
-        return percent
+        cores = int(percent // 100)
+        grain = 100 * _LONGEST_TICK_NS / self._window_ns
+        return cores * 100.0 if cores and percent - cores * 100 <= grain * math.sqrt(cores) else percent
 
     def _count_cpu(self, percent: float, t_ns: int) -> None:
         self._cpu_millicores.add(percent * 10, t_ns - self._cpu_counted_ns)

@@ -157,7 +157,7 @@ def test_only_what_a_dead_process_of_this_boot_left_is_found(temp: Path, groups:
         ("folder", str(temp / DEAD.name(RUN)), RUN),
     ]
     assert engine.asked == [{"cpost.run": ""}]
-    assert remove_leftovers(found) == []
+    assert remove_leftovers(found) == (found, [])
     assert [item.name for item in engine.items] == ["living", "elsewhere", "foreign"]
     assert not (temp / DEAD.name(RUN)).exists()
     assert len(list((temp / "h/cg").iterdir())) == 3
@@ -186,7 +186,9 @@ def test_what_does_not_go_is_told_and_does_not_keep_the_rest(temp: Path, groups:
         raise HostError("still in use")
 
     found = [*leftovers(engine, groups), Leftover("folder", "f", RUN, refuse)]
-    assert remove_leftovers(found) == ["container a: engine: it will not go", "folder f: still in use"]
+    removed, failures = remove_leftovers(found)
+    assert failures == ["container a: engine: it will not go", "folder f: still in use"]
+    assert removed == found[1:-1]
     assert [item.name for item in engine.items] == ["a"]
     assert not busy.exists()
 
@@ -201,7 +203,7 @@ def test_a_run_s_own_things_go_and_only_those(temp: Path, groups: Hierarchies) -
         (temp / "h/cg" / f"{name}_0" / "inner").mkdir(parents=True)
     engine: Any = Engine()
     assert cleanup.remove_run(engine, groups, LIVING, RUN) == []
-    assert engine.asked == [{"cpost.run": RUN}]
+    assert engine.asked == [LIVING.labels(RUN)]
     assert [path.name for path in temp.glob("cpost_*")] == [other]
     assert [path.name for path in (temp / "h/cg").iterdir()] == [f"{other}_0"]
 

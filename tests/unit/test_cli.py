@@ -30,12 +30,13 @@ class Session:
         self.options: Options | None = None
         self.signal: int | None = None
 
-    def size_pipeline(self, pipeline: Path, options: Options, _console: object, interrupts: Any) -> Run:
+    def size_pipeline(self, pipeline: Path, options: Options, console: Any, interrupts: Any) -> Run:
         self.pipeline, self.options = pipeline, options
         if self.signal is not None:
             interrupts.deliver(self.signal)
         if isinstance(self.answer, Exception):
             raise self.answer
+        console.run_ends(self.answer)
         return self.answer
 
 

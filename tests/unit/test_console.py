@@ -65,7 +65,12 @@ def test_a_failure_is_told_with_its_code_cause_and_log(capsys: pytest.CaptureFix
     text = said(capsys)
     assert "Operator a failed with exitcode 137: killed\n" in text
     assert [line for line in text.splitlines() if line.startswith("  | ")] == [f"  | line {i}" for i in range(10, 20)]
-    assert "No recommendation: the operator failed" in text
+
+
+def test_the_end_says_why_there_is_no_recommendation(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = record(result=result(Outcome.FAILED, cause="killed", exit_code=137), recommendation=REFUSED)
+    Console(quiet=True).run_ends(run(failed, complete=True))
+    assert "\nNo recommendation for a: the operator failed\n" in said(capsys)
 
 
 def test_a_plain_exit_code_is_not_said_twice(capsys: pytest.CaptureFixture[str], series: Path) -> None:
@@ -84,19 +89,19 @@ def test_warnings_go_to_stderr_even_when_quiet(capsys: pytest.CaptureFixture[str
 
 
 def test_quiet_leaves_the_final_grid(capsys: pytest.CaptureFixture[str]) -> None:
-    Console(quiet=True).finish(run(record(), complete=True))
+    Console(quiet=True).run_ends(run(record(), complete=True))
     text = said(capsys)
     assert text.startswith("+--")
     assert text.endswith("--+\n")
 
 
 def test_a_partial_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().finish(run(record(), stopped_by="signal 2"))
+    Console().run_ends(run(record(), stopped_by="signal 2"))
     assert "the run is partial, it was stopped by signal 2" in capsys.readouterr().err
 
 
 def test_where_the_record_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().finish(run(options=Options(metrics_dir="/m"), complete=True))
+    Console().run_ends(run(options=Options(metrics_dir="/m"), complete=True))
     text = said(capsys)
     assert "/m/run.json" in text
     assert "/m/summary.csv" in text
@@ -106,7 +111,7 @@ def test_as_json_stdout_is_the_record_alone(capsys: pytest.CaptureFixture[str], 
     console, kept = Console(as_json=True), run(record(), complete=True)
     console.operator_begins(step())
     console.operator_ends(record(), series, kept=False)
-    console.finish(kept)
+    console.run_ends(kept)
     captured = capsys.readouterr()
     (tmp_path / "run.json").write_text(captured.out)
     assert load_run(tmp_path / "run.json") == kept
@@ -233,5 +238,5 @@ def test_a_reader_who_has_gone_ends_the_output_not_the_run(monkeypatch: pytest.M
         os.close(read_end)
         console.note("one")
         console.note("two")
-        console.finish(run(record(), complete=True))
+        console.run_ends(run(record(), complete=True))
     monkeypatch.undo()

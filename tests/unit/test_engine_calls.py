@@ -69,8 +69,8 @@ def test_without_a_command_the_image_decides() -> None:
 
 def test_inspect_tells_the_state() -> None:
     state = {"Status": "exited", "Pid": 0, "ExitCode": 137, "OOMKilled": True, "Error": "", "More": 1}
-    assert engine(inspect_container={"State": state}).inspect("c") == ContainerState("exited", 0, 137, True, "")
-    assert engine(inspect_container={"State": {}}).inspect("c") == ContainerState("", 0, 0, False, "")
+    assert engine(inspect_container={"State": state}).inspect("c") == ContainerState("exited", 0, 137, True)
+    assert engine(inspect_container={"State": {}}).inspect("c") == ContainerState("", 0, 0, False)
 
 
 @pytest.mark.parametrize(

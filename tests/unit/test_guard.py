@@ -19,6 +19,8 @@ from cpost.measure.owner import Owner
 RUN = "20260101T000000xab12"
 NAME = Owner.current().name(RUN)
 
+LATE = guard._LATE_CREATE_S  # one more look, for what was on its way
+
 
 @pytest.fixture
 def handled(monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
@@ -61,18 +63,19 @@ def test_a_released_guard_touches_nothing(monkeypatch: pytest.MonkeyPatch, handl
 
 @pytest.mark.parametrize("text", [b"", b"rel", b"released\n", b"released and more"])
 def test_anything_else_is_a_death(monkeypatch: pytest.MonkeyPatch, handled: dict[int, Any], text: bytes) -> None:
-    assert guarded(monkeypatch, text, [True]) == ([(RUN, NAME)], [])
+    assert guarded(monkeypatch, text, [True]) == ([(RUN, NAME), (RUN, NAME)], [LATE])
 
 
 def test_it_tries_again_until_all_is_gone(monkeypatch: pytest.MonkeyPatch, handled: dict[int, Any]) -> None:
     cleaned, pauses = guarded(monkeypatch, b"", [False, False, True])
-    assert (len(cleaned), len(pauses)) == (3, 2)
+    assert (len(cleaned), len(pauses)) == (4, 3)
 
 
 def test_it_gives_up_in_the_end(monkeypatch: pytest.MonkeyPatch, handled: dict[int, Any]) -> None:
     cleaned, pauses = guarded(monkeypatch, b"", [])
     assert 30 < len(cleaned) < 60
     assert len(pauses) == len(cleaned) - 1
+    assert pauses[-1] == LATE
 
 
 def test_a_terminal_s_signals_do_not_reach_it(monkeypatch: pytest.MonkeyPatch, handled: dict[int, Any]) -> None:
@@ -160,3 +163,15 @@ def test_a_guard_that_is_slow_to_go_is_no_error(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Process())
     Guard(RUN, NAME).release()
+
+
+def test_the_guard_does_not_take_modules_from_where_cpost_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpost").mkdir()
+    (tmp_path / "cpost/__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    watching = Guard(RUN, "nobody")
+    watching.release()
+    assert watching._process.returncode == 0
+    assert not (tmp_path / "ran").exists()

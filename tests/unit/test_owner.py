@@ -144,3 +144,12 @@ def test_a_command_s_name_may_hold_anything() -> None:
         assert not LIVING.is_dead()
     finally:
         comm.write_text(before.strip())
+
+
+def test_a_process_that_proc_hides_is_not_called_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(_pid: int) -> int:
+        raise PermissionError
+
+    mine = Owner.current()
+    monkeypatch.setattr("cpost.measure.owner._start_ticks", hidden)
+    assert not mine.is_dead()

@@ -146,6 +146,15 @@ def test_each_refusal_has_a_reason_of_its_own() -> None:
     assert len(reasons) == len(Outcome) - 1
 
 
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_a_figure_at_the_ceiling_is_the_ceiling_s(policy: str) -> None:
+    used = usage()
+    figure = used.memory_bytes.maximum
+    assert figure is not None
+    assert_refused(recommend(policy, result(), used, int(figure)), "reached the limit")
+    assert recommend(policy, result(), used, int(figure) + 1).status is Advice.OK
+
+
 def test_a_memory_kill_inside_an_operator_that_ended_well() -> None:
     assert_refused(recommend("peak", result(totals=totals(oom_kills=1)), usage()), "killed for memory")
 

@@ -36,7 +36,7 @@ def audience() -> Audience:
 
 @pytest.fixture
 def recorder(tmp_path: Path, audience: Audience) -> Recorder:
-    return Recorder(RunFolder(tmp_path, overwrite=False), "seg", 20 * MS, 8, audience)
+    return Recorder(RunFolder(tmp_path, ["seg"], overwrite=False), "seg", 20 * MS, 8, audience)
 
 
 def rows(recorder: Recorder) -> list[dict[str, str]]:

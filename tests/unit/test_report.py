@@ -170,7 +170,7 @@ def test_a_plan() -> None:
         host_memory_bytes=2**34,
     )
     assert (
-        plan_text(plan, {"img:1": True, "img:2": False})
+        plan_text(plan, {"img:1": True, "img:2": False}, {"end": ("typed",)})
         == """\
 Pipeline demo (2 operators, in the order of execution)
 
@@ -199,6 +199,6 @@ Pipeline demo (2 operators, in the order of execution)
 
 def test_a_plan_without_an_engine_says_so() -> None:
     made = step(mounts=(Mount("/a", "/b", read_only=True),), services=("trtis",))
-    text = plan_text(Plan(pipeline(), (made,)), {"img:1": None})
+    text = plan_text(Plan(pipeline(), (made,)), {"img:1": None}, {})
     assert "img:1 (no engine to ask)" in text
     assert "service     trtis" in text

@@ -98,6 +98,23 @@ def test_what_the_runtime_used_before_is_taken_out(rig: Rig) -> None:
     assert rig.samples[-1].detail is not None
 
 
+@pytest.mark.parametrize(("late", "peak"), [(False, 5 * MIB), (True, 30 * MIB)])
+def test_after_a_late_first_look_the_mark_is_kept(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, late: bool, peak: int
+) -> None:
+    """It may be the operator's already: rather the runtime's start-up in the peak than the operator's lost."""
+    monkeypatch.setattr("cpost.measure.sampler._LATE_NS", -1 if late else 10**12)
+    rig.kernel_says(memory=5 * MIB)
+    (rig.root / "cg/own/memory.peak").write_text(f"{30 * MIB}\n")
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    totals = rig.ends(sampler)
+    assert totals.memory_peak_bytes == peak
+    assert totals.startup_memory_peak_bytes == (None if late else 30 * MIB)
+
+
 def test_throttling_is_the_container_s_own_group_s(rig: Rig) -> None:
     rig.kernel_says()
     (rig.root / "cg/own/container/cpu.stat").write_text("usage_usec 1\nthrottled_usec 500\nnr_throttled 3\n")
@@ -182,7 +199,9 @@ def test_without_a_group_of_our_own_the_container_s_is_sampled(rig: Rig) -> None
     assert sampler.started.wait(10)
     assert not sampler.exact
     totals = rig.ends(sampler)
-    assert (totals.source, totals.cpu_us, totals.startup_cpu_us) == ("last sample", 40_000, None)
+    # What was used before the container was found counts as start-up.
+    assert (totals.source, totals.cpu_us, totals.startup_cpu_us) == ("last sample", 0, 40_000)
+    assert totals.startup_memory_peak_bytes is None
     assert totals.oom_kills == 2
     assert totals.tail_ns >= 0
 

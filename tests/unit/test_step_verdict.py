@@ -14,7 +14,7 @@ STEP = step(memory_limit_bytes=LIMIT, timeout_ns=90 * 10**9)
 
 
 def state(*, oom: bool = False) -> ContainerState:
-    return ContainerState("exited", 0, 0, oom, "")
+    return ContainerState("exited", 0, 0, oom)
 
 
 def ended(
@@ -84,8 +84,8 @@ def test_where_no_limit_was_set_a_peak_says_nothing() -> None:
     [
         (1, "exit code 1"),
         (44, "exit code 44"),
-        (126, "exit code 126 (the command is not executable)"),
-        (127, "exit code 127 (the command was not found)"),
+        (126, "the command is not executable"),
+        (127, "the command was not found"),
         (128, "exit code 128"),
         (130, "ended by signal 2 (exit code 130)"),
         (139, "ended by signal 11 (exit code 139)"),

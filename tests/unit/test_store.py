@@ -25,9 +25,11 @@ USAGES = st.builds(Usage, cpu_pct=STATISTICS, memory_bytes=STATISTICS)
 RECORDS = st.builds(OperatorRecord, usage=st.none() | USAGES)
 RUNS = st.builds(Run, schema_version=st.just(SCHEMA_VERSION), operators=st.lists(RECORDS, max_size=2).map(tuple))
 
+OPERATORS = ("a", "seg", "old")
+
 
 def saved(folder: Path, kept: Run, summary: str = "operator\n") -> RunFolder:
-    made = RunFolder(folder, overwrite=True)
+    made = RunFolder(folder, OPERATORS, overwrite=True)
     made.prepare()
     made.save(kept, summary)
     made.close()
@@ -122,7 +124,7 @@ def test_a_missing_record_is_refused(tmp_path: Path) -> None:
 def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
     with pytest.raises(UsageError, match=name) as caught:
-        RunFolder(tmp_path, overwrite=False)
+        RunFolder(tmp_path, OPERATORS, overwrite=False)
     assert "--overwrite" in caught.value.hint
     assert (tmp_path / name).read_text() == "old"
 
@@ -130,7 +132,7 @@ def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str)
 def test_asked_to_it_goes_when_the_new_one_comes_and_nothing_else(tmp_path: Path) -> None:
     for name in (RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "notes.txt"):
         (tmp_path / name).write_text("old")
-    folder = RunFolder(tmp_path, overwrite=True)
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=True)
     assert (tmp_path / RUN_FILE).read_text() == "old"  # the run may still be refused
     folder.prepare()
     folder.close()
@@ -139,7 +141,7 @@ def test_asked_to_it_goes_when_the_new_one_comes_and_nothing_else(tmp_path: Path
 
 def test_files_of_others_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "notes.csv").write_text("mine")
-    folder = RunFolder(tmp_path, overwrite=False)
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=False)
     folder.prepare()
     folder.save(run(), "s\n")
     folder.close()
@@ -154,9 +156,9 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file"):
-        RunFolder(tmp_path / "file", overwrite=True)
+        RunFolder(tmp_path / "file", OPERATORS, overwrite=True)
     with pytest.raises(StoreError, match="cannot write"):
-        RunFolder(tmp_path / "file/below", overwrite=True)
+        RunFolder(tmp_path / "file/below", OPERATORS, overwrite=True)
 
 
 @pytest.mark.parametrize("failing", ["os.fsync", "pathlib.Path.replace"])
@@ -180,9 +182,9 @@ def test_the_reserve_has_no_name_and_is_given_back_before_the_record_is_written(
 ) -> None:
     def held() -> int:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-        return sum(str(link.readlink()).startswith(str(tmp_path)) for link in links)
+        return sum(str(link.readlink()).startswith(f"{tmp_path}/") for link in links)
 
-    folder = RunFolder(tmp_path, overwrite=False)
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=False)
     folder.prepare()
     assert list(tmp_path.iterdir()) == []
     assert held() == 1
@@ -193,6 +195,14 @@ def test_the_reserve_has_no_name_and_is_given_back_before_the_record_is_written(
     assert held() == 1
     folder.close()
     assert held() == 0
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path, OPERATORS, overwrite=True)
+    with pytest.raises(UsageError, match="another cpost is writing"):
+        RunFolder(tmp_path, OPERATORS, overwrite=True)
+    first.close()
+    RunFolder(tmp_path, OPERATORS, overwrite=True).close()
 
 
 # ---------------------------------------------------------------- series on a full disk
@@ -256,7 +266,7 @@ def test_a_link_in_the_place_of_a_series_is_not_followed(tmp_path: Path) -> None
 
 
 def test_a_series_goes_to_its_operator_s_file(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, overwrite=False)
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=False)
     folder.open_series("seg", "header\n").close()
     assert folder.series_path("seg") == tmp_path / "seg_final_result.csv"
     assert folder.series_path("seg").read_text() == "header\n"

@@ -143,7 +143,22 @@ def test_a_single_sample_and_a_kernel_total_are_enough() -> None:
 def test_the_average_is_the_kernel_s_total_over_the_wall_time() -> None:
     used = fold(steady(100, 1000), wall_ms=2000, cpu_us=3_000_000)
     assert used.cpu_pct.average == 150
-    assert used.cpu_pct.maximum == 100
+
+
+def test_the_maximum_is_never_below_the_average() -> None:
+    bursts = [sample(0), sample(50, 50_000), sample(250, 50_000), sample(300, 100_000)]
+    used = fold(bursts, wall_ms=300, cpu_us=100_000)
+    assert used.cpu_pct.maximum == used.cpu_pct.average == pytest.approx(100 / 3)
+
+
+def test_the_first_window_begins_with_the_first_instruction() -> None:
+    used = fold([sample(1, 100_000), sample(200, 100_000), sample(1000, 100_000)], wall_ms=1000, cpu_us=100_000)
+    assert used.cpu_pct.maximum == 50
+
+
+def test_no_life_is_too_short_for_the_host_s_cpus_to_bound_it() -> None:
+    used = fold([sample(0)], wall_ms=1, cpu_us=900_000)
+    assert used.cpu_pct.maximum == used.cpu_pct.average == 6400
 
 
 def test_without_any_counter_there_is_no_usage() -> None:
@@ -162,19 +177,16 @@ def test_a_rate_is_not_above_what_the_host_has() -> None:
     assert rates([sample(0), sample(200, 801_000)], cpus=4)[-1] == 400
 
 
-@pytest.mark.parametrize(("pids", "wanted"), [(2, 100), (3, 102), (None, 102), (1, 100)])
-def test_a_rate_is_not_above_what_the_threads_could_do(pids: int | None, wanted: float) -> None:
-    """Counters move with the timer tick; one of the threads is the container's init, which sleeps."""
-    assert rates([sample(0, pids=pids), sample(200, 204_000, pids=pids)])[-1] == wanted
+@pytest.mark.parametrize(
+    ("busy_ms", "wanted"), [(200, 100), (203, 100), (210, 100), (211, 105.5), (190, 95), (403, 200), (2030, 1000)]
+)
+def test_the_counters_grain_above_whole_cores_is_left_out(busy_ms: int, wanted: float) -> None:
+    """Counters move with the timer tick; one busy thread must not read as a little more than one core."""
+    assert rates([sample(0), sample(200, busy_ms * 1000)])[-1] == pytest.approx(wanted)
 
 
-def test_one_reading_without_a_count_of_threads_leaves_the_rate_alone() -> None:
-    assert rates([sample(0, pids=2), sample(100, 104_000), sample(200, 204_000, pids=2)])[-1] == 102
-
-
-def test_threads_that_nobody_saw_still_count() -> None:
-    """Eight threads came and went between two looks (the host froze, or the period is long)."""
-    used = fold([sample(0, pids=2), sample(1000, 8_000_000, pids=2)])
+def test_work_between_two_distant_looks_counts() -> None:
+    used = fold([sample(0), sample(1000, 8_000_000)])
     assert (used.cpu_pct.average, used.cpu_pct.maximum) == (800, 800)
 
 

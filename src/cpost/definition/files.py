@@ -12,11 +12,12 @@ import os
 import stat
 from dataclasses import dataclass
 
-from cpost.definition.findings import Findings, visible
+from cpost.definition.findings import Findings
 from cpost.definition.tree import Fields
 from cpost.definition.yaml_source import parse
 from cpost.errors import DefinitionError
 from cpost.model import Origin
+from cpost.terminal import visible
 
 # A character costs up to 1.5 microseconds to scan; this keeps any definition well under a second. Real ones have 10 kB.
 MAX_BYTES = 256 * 1024

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from cpost.errors import DefinitionError, Problem
 from cpost.model import Origin
+from cpost.terminal import visible
 
 MAX_FINDINGS = 100
 _SHOWN_CHARACTERS = 80
@@ -60,11 +61,6 @@ def _put(found: dict[Problem, None], problem: Problem) -> None:
 def _sorted(found: Iterable[Problem], files: Sequence[str]) -> list[Problem]:
     rank = {file: index for index, file in enumerate(files)}
     return sorted(found, key=lambda item: (rank.get(item.file, len(rank)), item.line, item.column))
-
-
-def visible(text: str) -> str:
-    """Return `text` with everything that does not print as itself shown as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def quoted(text: str) -> str:

@@ -9,13 +9,14 @@ from cpost.definition import lookalike
 from cpost.definition.check import connect
 from cpost.definition.clara import Draft, read_header, read_operator
 from cpost.definition.files import Document, Files
-from cpost.definition.findings import Findings, quoted, visible
+from cpost.definition.findings import Findings, quoted
 from cpost.definition.imports import Imports
 from cpost.definition.placeholders import Argument
 from cpost.definition.section import Section
 from cpost.definition.tree import Items, Node
 from cpost.errors import DefinitionError
 from cpost.model import Origin, Pipeline
+from cpost.terminal import visible
 
 
 def load(path: str | os.PathLike[str], args: Mapping[str, str] | None = None) -> Pipeline:

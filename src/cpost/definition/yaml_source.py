@@ -16,10 +16,11 @@ from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
 from yaml.scanner import Scanner
 
-from cpost.definition.findings import Findings, quoted, visible
+from cpost.definition.findings import Findings, quoted
 from cpost.definition.tree import MAX_WEIGHT, Entry, Fields, Items, Node, Text, joined
 from cpost.errors import DefinitionError, Problem
 from cpost.model import Origin
+from cpost.terminal import visible
 
 MAX_DEPTH = 50
 # Each token costs some 10 microseconds; directives and comments make tokens without making nodes.

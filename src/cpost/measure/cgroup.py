@@ -138,12 +138,12 @@ class Hierarchies:
                     directories[name] = mounted.directory / relative
         return Group(directories)
 
-    def contains(self, pid: int, container: str) -> bool:
-        """Whether process `pid` of this host is in the group of this container."""
+    def contains(self, pid: int, container: str) -> bool | None:
+        """Whether process `pid` of this host is in the group of this container; None where there is no such process."""
         try:
             return container in (self._root / f"proc/{pid}/cgroup").read_text()
         except OSError:
-            return False
+            return None
 
     def groups_named(self, prefix: str) -> Iterator[tuple[str, Group]]:
         """Top-level groups whose name starts with `prefix`, with their names."""

@@ -11,7 +11,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,14 @@ class Leftover:
     remove: Callable[[], None]
 
 
-def remove_run(engine: Engine | None, hierarchies: Hierarchies | None, owner: Owner, run_id: str) -> list[str]:
-    """Remove everything that one run made, whatever of it there is.
+def remove_run(
+    engine: Engine | None, hierarchies: Hierarchies | None, owner: Owner, run_id: str, images: Iterable[str] = ()
+) -> list[str]:
+    """Remove everything that one run made, whatever of it there is: containers and network, control groups, folder.
+
+    Args:
+        images: of the run's operators; where files of another user are left, one of them may have the means to remove
+            what it wrote, with the engine's rights.
 
     Returns:
         What could not be removed, one line each, with the reason.
@@ -40,16 +46,26 @@ def remove_run(engine: Engine | None, hierarchies: Hierarchies | None, owner: Ow
     failures: list[str] = []
     if engine is not None:
         try:
-            engine.remove_labelled({LABEL_RUN: run_id})
+            engine.remove_labelled(owner.labels(run_id))
         except EngineError as error:
             failures.append(error.message)
     for name, group in _groups(hierarchies, owner.name(run_id)):
         if not remove_group(name, group):
             failures.append(f"control group {name}: still in use")
     for folder in _folders(owner.name(run_id)):
-        if not remove_tree(folder):
-            failures.append(f"folder {folder}: files of another user are left in it")
+        if not remove_tree(folder) and not _remove_as_engine(engine, folder, images, owner.labels(run_id)):
+            failures.append(f"folder {folder}: files of another user are left in it (sudo rm -rf {folder})")
     return failures
+
+
+def _remove_as_engine(engine: Engine | None, folder: Path, images: Iterable[str], labels: dict[str, str]) -> bool:
+    if engine is None:
+        return False
+    with contextlib.suppress(EngineError):
+        removed = any(engine.remove_files(image, str(folder), labels) for image in images)
+        engine.remove_labelled(labels)
+        return removed and remove_tree(folder)
+    return False
 
 
 def leftovers_of_dead_runs(engine: Engine, hierarchies: Hierarchies | None) -> list[Leftover]:
@@ -68,15 +84,23 @@ def leftovers_of_dead_runs(engine: Engine, hierarchies: Hierarchies | None) -> l
     return found
 
 
-def remove_leftovers(leftovers: list[Leftover]) -> list[str]:
-    """Remove them; returns what could not be removed, one line each."""
-    failures = []
+def live_runs(engine: Engine) -> list[str]:
+    """Ids of runs whose things are on the engine now and whose process is not known to be dead."""
+    found = engine.owned({LABEL_RUN: ""})
+    owners = {item.labels[LABEL_RUN]: Owner.from_labels(item.labels) for item in found}
+    return sorted(run_id for run_id, owner in owners.items() if owner is not None and not owner.is_dead())
+
+
+def remove_leftovers(leftovers: list[Leftover]) -> tuple[list[Leftover], list[str]]:
+    """Remove them; returns what was removed, and what could not be, one line each with what to do."""
+    removed, failures = [], []
     for item in leftovers:
         try:
             item.remove()
+            removed.append(item)
         except HostError as error:
-            failures.append(f"{item.kind} {item.name}: {error.message}")
-    return failures
+            failures.append(f"{item.kind} {item.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+    return removed, failures
 
 
 def remove_tree(folder: Path) -> bool:
@@ -85,15 +109,23 @@ def remove_tree(folder: Path) -> bool:
     Returns:
         False where something is left (files of another user).
     """
-    with contextlib.suppress(OSError):
-        for parent, folders, _ in os.walk(folder):
-            for name in folders:
-                path = Path(parent, name)
-                if not path.is_symlink():
-                    with contextlib.suppress(OSError):
-                        path.chmod(stat.S_IRWXU)
     shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists() and os.geteuid() != 0:
+        _open_closed_folders(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return not folder.exists()
+
+
+def _open_closed_folders(folder: Path) -> None:
+    """Give this user's own sub-folders all rights, each through a descriptor that cannot lead through a link."""
+    for parent, names, _ in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(Path(parent, name), os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    Path(f"/proc/self/fd/{descriptor}").chmod(stat.S_IRWXU)
+                finally:
+                    os.close(descriptor)
 
 
 def has_link(path: Path, *, below: Path) -> bool:
@@ -151,6 +183,6 @@ def _group_remover(name: str, group: Group) -> Callable[[], None]:
 def _folder_remover(folder: Path) -> Callable[[], None]:
     def remove() -> None:
         if not remove_tree(folder):
-            raise HostError(f"files of another user are left in {folder}", f"sudo rm -rf {folder}")
+            raise HostError("files of another user are left in it", f"sudo rm -rf {folder}")
 
     return remove

@@ -23,10 +23,12 @@ from docker.utils import kwargs_from_env
 
 from cpost.errors import EngineError, EngineLost, HostError
 from cpost.model import Step
+from cpost.terminal import visible
 
 _CALL_TIMEOUT_S = 60
 _PULL_TIMEOUT_S = 300
 _REMOVE_PAUSE_S = 0.05
+_BUSY, _BUSY_TIMEOUT_S = 403, 3.0  # a network that somebody else's container hangs on
 _FREE_ENGINE_DISK = "free space on the engine's disk (docker system df tells what is used), then start again"
 _LOG_LIMITS = {"max-size": "10m", "max-file": "2"}
 # A stream cut in the middle of a frame or of a JSON object surfaces as one of the last two.
@@ -39,6 +41,13 @@ _LOST = (
     *_CUT,
 )
 _FAMILIES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, *_CUT)
+
+
+_REMOVERS = (
+    ("rm", "-rf", "--"),
+    ("busybox", "rm", "-rf", "--"),
+    ("python3", "-c", "import shutil, sys; [shutil.rmtree(each) for each in sys.argv[1:]]"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +66,12 @@ class EngineFacts:
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """What the engine knows of a container; `error` are its words on a start that failed."""
+    """What the engine knows of a container."""
 
     status: str
     pid: int
     exit_code: int
     oom_killed: bool
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,7 @@ class Engine:
                 labels=dict(labels),
                 name=name,
                 host_config=host_config,
+                healthcheck=docker.types.Healthcheck(test=["NONE"]),  # it would run, and be counted, in the container
             )
         return str(created["Id"])
 
@@ -226,7 +235,6 @@ class Engine:
             pid=int(state.get("Pid", 0)),
             exit_code=int(state.get("ExitCode", 0)),
             oom_killed=bool(state.get("OOMKilled")),
-            error=str(state.get("Error", "")),
         )
 
     def log_tail(self, container: str, lines: int) -> tuple[str, ...]:
@@ -284,6 +292,8 @@ class Engine:
             empty_looks = 0 if found else empty_looks + 1
             failures = [failure for item in found if (failure := self._try_to_remove(item)) is not None]
             removed += len(found) - len(failures)
+            if failures and all(failure.status == _BUSY for failure in failures):
+                deadline = min(deadline, time.monotonic() + _BUSY_TIMEOUT_S)
             if found and time.monotonic() > deadline:
                 raise failures[-1] if failures else EngineError(f"engine: {found[0].name} is still there")
             if empty_looks == 0:
@@ -300,8 +310,11 @@ class Engine:
     def remove_files(self, image: str, folder: str, labels: Mapping[str, str]) -> bool:
         """Empty a folder with the engine's rights, for files that belong to another user; True where it worked.
 
-        Runs `rm` of an image that is here anyway: the one that wrote the files.
+        Runs what an image that is here anyway has for it: the one that wrote the files.
         """
+        return any(self._removes_files(image, folder, labels, program) for program in _REMOVERS)
+
+    def _removes_files(self, image: str, folder: str, labels: Mapping[str, str], program: tuple[str, ...]) -> bool:
         host_config = self._api.create_host_config(
             mounts=[docker.types.Mount("/cpost-remove", folder, type="bind")], network_mode="none"
         )
@@ -310,7 +323,7 @@ class Engine:
                 container = str(
                     self._api.create_container(
                         image,
-                        entrypoint=["rm", "-rf", "--"],
+                        entrypoint=list(program),
                         command=[f"/cpost-remove/{entry}" for entry in os.listdir(folder)],  # noqa: PTH208
                         user="0",
                         labels=dict(labels),
@@ -324,12 +337,8 @@ class Engine:
 
 
 def printable(text: str) -> str:
-    """Text of a stranger made safe for a terminal: what steers it (controls, overrides of direction) is escaped."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in text.rstrip("\r"))
-
-
-def _escaped(char: str) -> str:
-    return "    " if char == "\t" else char.encode("unicode_escape").decode()
+    """A line of a stranger's, made safe for a terminal."""
+    return visible(text.rstrip("\r").replace("\t", "    "))
 
 
 @contextmanager
@@ -413,7 +422,7 @@ def _pull_failed(reference: str, reason: str) -> HostError:
         return HostError(message, f"wait, or log in for a higher limit (docker login {registry}".rstrip() + ")")
     return HostError(
         message,
-        "see whether the registry can be reached from here; if it wants a log-in: "
+        "check the name and tag, and whether the registry can be reached from here; if it wants a log-in: "
         + f"docker login {registry}".rstrip()
         + "; or build or load the image locally",
     )

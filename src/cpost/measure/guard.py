@@ -16,6 +16,7 @@ import time
 _RELEASED = b"released"
 _RETRY_S = 2.0
 _GIVE_UP_S = 300.0
+_LATE_CREATE_S = 5.0  # a create that was on its way when cpost died may take effect after the first look
 
 
 class Guard:
@@ -33,12 +34,18 @@ class Guard:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            cwd="/",  # `-m` looks for modules in the current folder first, which may be anybody's
         )
 
     def release(self) -> None:
         """Send the guard home: the run has cleaned up after itself."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             self._process.communicate(_RELEASED, timeout=5)
+
+    def hand_over(self) -> None:
+        """Let the guard remove what could not be removed here; it goes on trying for some minutes."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
 def main(arguments: list[str]) -> None:
@@ -51,6 +58,8 @@ def main(arguments: list[str]) -> None:
     deadline = time.monotonic() + _GIVE_UP_S
     while not _clean(run_id, owner_name) and time.monotonic() < deadline:
         time.sleep(_RETRY_S)
+    time.sleep(_LATE_CREATE_S)
+    _clean(run_id, owner_name)
 
 
 def _clean(run_id: str, owner_name: str) -> bool:

@@ -74,7 +74,7 @@ class HostWatch:
             if others_s / span_s > _BUSY_SHARE:
                 found.append(
                     f"the host was busy with other work: {others_s / span_s:.0%} of its {cpus} CPUs "
-                    "(times may be too long; sizes are not affected)"
+                    "(times may be too long and CPU too low, memory is not affected)"
                 )
         swapped = psutil.swap_memory().sout - self._swapped_out
         if swapped > 0:

@@ -46,7 +46,16 @@ class Owner:
         """True only where that is proven: same boot, same pid namespace, and no such process any more."""
         if (self.boot, self.pid_namespace) != (_boot(), _pid_namespace()):
             return False
-        return _start_ticks(self.pid) != self.start_ticks
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # another user's: it is there
+        try:
+            return _start_ticks(self.pid) != self.start_ticks
+        except OSError:
+            return False  # /proc hides other users' processes (hidepid)
 
     def labels(self, run_id: str) -> dict[str, str]:
         """The labels of a run's containers and networks."""
@@ -95,10 +104,7 @@ def _pid_namespace() -> int:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """Start time of a process; None where there is none, or only a dead one that nobody has waited for."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
+    """Start time of a process; None for a dead one that nobody has waited for; OSError where it cannot be read."""
+    text = Path(f"/proc/{pid}/stat").read_text()
     fields = text.rpartition(")")[2].split()  # the command before may hold spaces and parentheses
     return None if fields[0] in "ZX" else int(fields[19])

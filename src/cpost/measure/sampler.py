@@ -27,6 +27,7 @@ from cpost.units import NS_PER_MS, NS_PER_S
 DETAIL_BEAT_NS = 100 * NS_PER_MS
 _BATCH_NS = 200 * NS_PER_MS
 _WATCH_PERIOD_S = 0.001
+_LATE_NS = 10 * NS_PER_MS
 _RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim")
 _PR_SET_TIMERSLACK = 29
 
@@ -249,7 +250,8 @@ class Sampler:
             pid = self._program()
             if pid is not None:
                 # The last look at which the runtime was still at work: time and counters of the same instant.
-                self._begin(*(before or (now_ns, reading)))
+                began_ns, baseline = before or (now_ns, reading)
+                self._begin(began_ns, baseline, late=now_ns - began_ns > _LATE_NS)
                 return pid
             before = (now_ns, reading)
             self._stopped.wait(_WATCH_PERIOD_S)
@@ -282,13 +284,16 @@ class Sampler:
             self._parent = None
             self._meter = open_meter(self._hierarchies, group, own=False)
 
-    def _begin(self, started_ns: int, baseline: Sample | None) -> None:
+    def _begin(self, started_ns: int, baseline: Sample | None, *, late: bool) -> None:
         self.life.started_ns = started_ns
         self.life.started_at_ns = time.time_ns() - (time.monotonic_ns() - started_ns)
-        if self._parent is not None and self._meter is not None:
-            detail = self._meter.read(0, detailed=True)
-            self.life.baseline = baseline._replace(detail=detail.detail) if baseline and detail else baseline
-            self.life.startup_memory_peak_bytes = self._meter.begin()
+        if self._meter is not None:
+            now = self._meter.read(0, detailed=True)
+            # Found late, without a group of our own: what was used until now counts as start-up.
+            baseline = baseline or now
+            self.life.baseline = baseline._replace(detail=now.detail) if baseline and now else baseline
+            if self.exact and not late:  # after a late look the mark may be the operator's already: it stays
+                self.life.startup_memory_peak_bytes = self._meter.begin()
         self.started.set()
 
     def _sample(self, pid: int) -> None:

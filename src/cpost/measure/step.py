@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -28,6 +29,7 @@ _LOOK_S = 0.1
 _WAIT_S = 5
 _RECONNECT_S = 30.0
 _SIGKILL_CODE = 137
+_STOPPED_CODES = (_SIGKILL_CODE, 143)  # how an engine that goes down ends a container: SIGTERM, then SIGKILL
 _LAST_SIGNAL = 64
 _NOT_STARTED_CODES = {126: "the command is not executable", 127: "the command was not found"}
 
@@ -82,7 +84,8 @@ def measure_step(step: Step, bench: Bench, observer: StepObserver) -> StepResult
         try:
             return _Measurement(step, bench, observer, container, parent).result()
         finally:
-            bench.engine.remove(Owned("container", container, name, labels))
+            with contextlib.suppress(EngineError):  # what stays is removed with the run, by its label
+                bench.engine.remove(Owned("container", container, name, labels))
 
 
 @contextmanager
@@ -95,7 +98,12 @@ def _parent_group(step: Step, bench: Bench) -> Iterator[tuple[Group | None, str 
     if bench.cgroup_driver == "systemd":
         name += ".slice"
     group = bench.hierarchies.group(name)
-    group.make()
+    try:
+        group.make()
+    except OSError as error:
+        raise HostError(
+            f"cannot make control group {name}: {error.strerror}", "`cpost doctor` checks the host"
+        ) from error
     try:
         yield group, name if name.endswith(".slice") else f"/{name}"
     finally:
@@ -167,15 +175,14 @@ class _Measurement:
         state = self._bench.engine.inspect(self._container)
         if state.pid == 0:
             return  # it has ended
-        if not self._bench.hierarchies.contains(state.pid, self._container):
+        inside = self._bench.hierarchies.contains(state.pid, self._container)
+        if inside is None:
+            return  # it has ended meanwhile
+        if not inside:
             raise HostError(
                 "the engine's containers do not run on this host's kernel, so their counters cannot be read here",
                 "start cpost on the machine that runs the engine (a remote DOCKER_HOST or Docker Desktop's virtual "
                 "machine hides them)",
-            )
-        if self._bench.group_name is not None:
-            self._warnings.append(
-                "the engine did not put the container below cpost's control group: totals may lack its end"
             )
         self._sampler.attach(state.pid)
 
@@ -203,10 +210,10 @@ class _Measurement:
                     state = self._bench.engine.inspect(self._container)
                 except EngineError:
                     break
-                if state.status == "running":
+                if state.status not in ("exited", "dead"):
                     self._warnings.append("the connection to the engine was lost for a while")
                     return True
-                if state.exit_code != _SIGKILL_CODE:
+                if state.exit_code not in _STOPPED_CODES:
                     self._events.put(_Ended(state.exit_code))
                     return False
                 break
@@ -225,9 +232,19 @@ class _Measurement:
             self._take(event)
             self._observer.progress(time.monotonic_ns() - self._started_ns)
             try:
+                self._check_silence()
                 self._stop_if_due()
             except EngineError as error:
                 return _Lost(error)
+
+    def _check_silence(self) -> None:
+        """The kernel says that the operator has ended; an engine that does not say so for long hangs."""
+        ended_ns = self._sampler.life.ended_ns
+        if ended_ns is not None and time.monotonic_ns() - ended_ns > _RECONNECT_S * NS_PER_S:
+            raise EngineLost(
+                "engine: the operator has ended, and the engine does not tell how",
+                "see whether the engine still runs (docker version)",
+            )
 
     def _stop_if_due(self) -> None:
         """Ask the operator to end when a signal came or its time is up, and kill it when its grace is over."""
@@ -264,11 +281,11 @@ class _Measurement:
                 return self._outcome(Outcome.ENGINE_LOST, end.error.message, None)
             return self._outcome(self._stopped_as, end.error.message, None)
         state, lost = self._final_state(end.exit_code)
-        totals = _with_engine_flag(self._sampler.totals(), state)
+        totals = _with_engine_flag(self._sampler.totals(), state) if self._sampler.error is None else None
         outcome, cause = verdict(self._step, end.exit_code, state, totals, stopped_as=self._stopped_as)
-        if lost and outcome is Outcome.FAILED:
+        if lost and self._stopped_as is None:
             outcome, cause = Outcome.ENGINE_LOST, "the engine stopped and took the container with it"
-        if state is None and outcome is Outcome.FAILED and not lost:
+        if state is None and outcome is Outcome.FAILED:
             cause = "the container was removed by somebody else"
         return self._outcome(outcome, cause, end.exit_code, totals)
 
@@ -278,12 +295,14 @@ class _Measurement:
             state: ContainerState | None = self._bench.engine.inspect(self._container)
         except EngineError as error:
             return None, error.status != 404
-        return state, exit_code == _SIGKILL_CODE and not self._bench.engine.answers()
+        return state, exit_code in _STOPPED_CODES and not self._bench.engine.answers()
 
     def _outcome(self, outcome: Outcome, cause: str, exit_code: int | None, totals: Totals | None = None) -> StepResult:
         life = self._sampler.life
         if self._sampler.error is not None:
             self._warnings.append(f"sampling broke off: {self._sampler.error}")
+        if self._bench.group_name is not None and not self._sampler.exact and life.started_ns:
+            self._warnings.append("the engine did not use cpost's control group: first and last moments are missing")
         started_ns, ended_ns = life.started_ns, life.ended_ns
         return StepResult(
             operator=self._step.operator,
@@ -296,7 +315,7 @@ class _Measurement:
             totals=totals,
             sampling=life.sampling,
             log_tail=self._log_tail() if outcome is not Outcome.COMPLETED else (),
-            warnings=(*self._warnings, *_empty_outputs(self._step)),
+            warnings=(*self._warnings, *(_empty_outputs(self._step) if outcome is Outcome.COMPLETED else ())),
         )
 
     def _log_tail(self) -> tuple[str, ...]:
@@ -334,7 +353,7 @@ def verdict(
         return Outcome.FAILED, f"ended by signal {exit_code - 128} (exit code {exit_code})"
     if exit_code != 0:
         reason = _NOT_STARTED_CODES.get(exit_code)
-        return Outcome.FAILED, f"exit code {exit_code}" + (f" ({reason})" if reason else "")
+        return Outcome.FAILED, reason or f"exit code {exit_code}"
     if kills or flagged:
         return Outcome.COMPLETED, "a process was killed for memory, although the operator ended well"
     return Outcome.COMPLETED, ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
 from cpost.model import Advice, OperatorRecord, Outcome, Plan, Recommendation, Resources, Step
+from cpost.terminal import visible
 from cpost.units import MB, format_cores, format_mb, format_percent, round_up
 
 WIDTH = 60
@@ -76,14 +77,19 @@ def series(lines: Iterable[str], *, abridged: bool) -> Iterator[str]:
     yield rule
 
 
-def plan_text(plan: Plan, images: dict[str, bool | None]) -> str:
-    """What a run would do, for people; `images` tells which are here (None = no engine to ask)."""
+def plan_text(plan: Plan, images: Mapping[str, bool | None], against: Mapping[str, Sequence[str]]) -> str:
+    """What a run would do, for people.
+
+    Args:
+        images: which images are here (None = no engine to ask).
+        against: why operators cannot be run, by name.
+    """
     blocks = [f"Pipeline {plan.pipeline.name} ({len(plan.steps)} operators, in the order of execution)"]
-    blocks += [_step_text(step, images.get(step.image)) for step in plan.steps]
+    blocks += [_step_text(step, images.get(step.image), against.get(step.operator, ())) for step in plan.steps]
     return "\n\n".join(blocks)
 
 
-def _step_text(step: Step, present: bool | None) -> str:
+def _step_text(step: Step, present: bool | None, against: Sequence[str]) -> str:
     where = {True: "present", False: "to be pulled", None: "no engine to ask"}[present]
     cpu, memory = requests_text(step.declared)
     gpu = f"gpu: {step.declared.gpu_count}" if step.declared.gpu_count is not None else ""
@@ -96,13 +102,13 @@ def _step_text(step: Step, present: bool | None) -> str:
             f"   mount       {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"
             for m in step.mounts
         ),
-        *(f"   variable    {name}={value}" for name, value in step.env),
+        *(f"   variable    {name}={visible(value)}" for name, value in step.env),
         f"   reads from  {', '.join(step.upstream) or 'the payload only'}",
         f"   declared    {declared}",
     ]
     lines += [f"   model       {name}" for name in step.models]
     lines += [f"   service     {name}" for name in step.services]
-    lines += [f"   cannot run  {reason}" for reason in step.unsupported]
+    lines += [f"   cannot run  {reason}" for reason in against]
     return "\n".join(lines)
 
 
@@ -146,4 +152,4 @@ def _series_line(cells: Sequence[str]) -> str:
 
 
 def _quoted(command: Sequence[str]) -> str:
-    return shlex.join(command)
+    return visible(shlex.join(command))

@@ -1,0 +1,105 @@
+"""Where operators write: a folder for each on the host, handed on to those that read from it.
+
+A folder that the user named may hold other things. A small file in it names what cpost has made there, and only that
+is ever replaced.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cpost.errors import HostError, StoreError, UsageError
+from cpost.measure import cleanup
+from cpost.model import Plan, Step
+
+_MADE_FILE = ".cpost_outputs"
+
+
+class OutputFolders:
+    """The output folders of one run.
+
+    Args:
+        root: holds a folder per operator.
+        overwrite: outputs of an earlier run may be replaced.
+    """
+
+    def __init__(self, root: Path, *, overwrite: bool) -> None:
+        self.root = root
+        self._overwrite = overwrite
+        self._folders: list[Path] = []
+
+    def check(self, plan: Plan) -> None:
+        """Refuse what is there already and may not be replaced; changes nothing.
+
+        Raises:
+            UsageError: names the folder and what to do.
+        """
+        made = self._made()
+        for folder in self._of(plan):
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                raise UsageError(f"{folder} is not a folder", "name another --outputs_dir")
+            if not folder.exists() or not any(folder.iterdir()):
+                continue
+            if not self._overwrite:
+                raise UsageError(
+                    f"{folder} holds files already: earlier outputs are never overwritten unasked",
+                    "name another --outputs_dir, or allow it with --overwrite",
+                )
+            if folder.name not in made:
+                raise UsageError(f"{folder} holds files that cpost did not write", "name another --outputs_dir")
+
+    def make(self, plan: Plan) -> None:
+        """Make the folders anew, writable for whatever user an image runs as.
+
+        Raises:
+            UsageError: an old one holds files of another user.
+            StoreError: a folder cannot be made.
+        """
+        for folder in self._of(plan):
+            if folder.exists() and not cleanup.remove_tree(folder):
+                raise UsageError(f"{folder} holds files of another user", f"sudo rm -rf {folder}")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            names = sorted(self._made() | {step.operator for step in plan.steps})
+            (self.root / _MADE_FILE).write_text("".join(f"{name}\n" for name in names))
+            for step in plan.steps:
+                self._make(step)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(
+                f"cannot make folders in {self.root}: {reason}", "name a folder you may write to"
+            ) from error
+
+    def refuse_links(self, step: Step) -> None:
+        """An operator may have put a link in the place of a folder that is handed on: the host must not follow it."""
+        for mount in step.mounts:
+            source = Path(mount.source)
+            if source.is_relative_to(self.root) and cleanup.has_link(source, below=self.root):
+                raise HostError(
+                    f"{step.operator} is not run: an earlier operator put a link in the place of {source}",
+                    "see what the operators before it do to their output folder",
+                )
+
+    def close(self) -> None:
+        """Nobody but their owner needs to write to the folders any more."""
+        for folder in self._folders:
+            try:
+                if folder.is_dir() and not cleanup.has_link(folder, below=self.root):
+                    folder.chmod(0o755)
+            except OSError:
+                continue  # gone with the run, or taken over by an operator's user
+
+    def _of(self, plan: Plan) -> list[Path]:
+        return [self.root / step.operator for step in plan.steps]
+
+    def _made(self) -> set[str]:
+        try:
+            return set((self.root / _MADE_FILE).read_text().split())
+        except (OSError, UnicodeDecodeError):
+            return set()
+
+    def _make(self, step: Step) -> None:
+        for path in map(Path, step.output_folders):
+            path.mkdir(exist_ok=True)
+            path.chmod(0o777)
+            self._folders.append(path)

@@ -1,0 +1,81 @@
+"""Output folders: made for any user, and only what cpost made is ever replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from builders import pipeline, step
+
+from cpost.errors import HostError, UsageError
+from cpost.model import Mount, Plan
+from cpost.outputs import OutputFolders
+
+
+def plan(root: Path, *names: str) -> Plan:
+    made = [step(operator=name, output_folders=(str(root / name), str(root / name / "mask"))) for name in names]
+    return Plan(pipeline(), tuple(made))
+
+
+def prepared(root: Path, *names: str, overwrite: bool = False) -> OutputFolders:
+    folders = OutputFolders(root, overwrite=overwrite)
+    folders.check(plan(root, *names))
+    folders.make(plan(root, *names))
+    return folders
+
+
+def mode(path: Path) -> str:
+    return oct(path.stat().st_mode)[-3:]
+
+
+def test_any_user_of_a_container_may_write_while_the_run_lasts(tmp_path: Path) -> None:
+    folders = prepared(tmp_path / "o", "a")
+    assert [mode(tmp_path / "o" / name) for name in ("a", "a/mask")] == ["777", "777"]
+    folders.close()
+    assert [mode(tmp_path / "o" / name) for name in ("a", "a/mask")] == ["755", "755"]
+
+
+def test_an_empty_folder_is_no_earlier_output(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    prepared(tmp_path, "a")
+
+
+def test_earlier_outputs_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
+    prepared(tmp_path, "a")
+    (tmp_path / "a/old").write_text("x")
+    with pytest.raises(UsageError, match="never overwritten unasked"):
+        prepared(tmp_path, "a")
+    assert (tmp_path / "a/old").exists()
+    prepared(tmp_path, "a", overwrite=True)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["mask"]
+
+
+def test_what_cpost_did_not_write_is_not_replaced_even_then(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="cpost did not write"):
+        prepared(tmp_path, "docs", overwrite=True)
+    assert (tmp_path / "docs/thesis.txt").exists()
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / "there").mkdir()
+    if what == "file":
+        (tmp_path / "a").write_text("x")
+    else:
+        (tmp_path / "a").symlink_to(tmp_path / "there")
+    with pytest.raises(UsageError, match="is not a folder"):
+        prepared(tmp_path, "a", overwrite=True)
+
+
+def test_a_link_in_the_place_of_a_folder_is_neither_handed_on_nor_followed(tmp_path: Path) -> None:
+    folders = prepared(tmp_path / "o", "a")
+    (tmp_path / "secret").mkdir(mode=0o700)
+    (tmp_path / "o/a/mask").rmdir()
+    (tmp_path / "o/a/mask").symlink_to(tmp_path / "secret")
+    reader = step(operator="b", mounts=(Mount(str(tmp_path / "o/a/mask"), "/in", read_only=True),))
+    with pytest.raises(HostError, match="put a link in the place"):
+        folders.refuse_links(reader)
+    folders.close()
+    assert mode(tmp_path / "secret") == "700"
