@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import cpost
-from cpost.errors import CpostError, DefinitionError, ExitCode, Interrupted, StoreError, UsageError
+from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, StoreError, UsageError
 from cpost.units import parse_bytes, parse_duration_ns
 
 if TYPE_CHECKING:
@@ -156,7 +156,13 @@ def _options(chosen: dict[str, Any]) -> Options:
 def _exit(result: Run, signum: int | None) -> NoReturn:
     from cpost import session
 
-    sys.exit(128 + signum if signum is not None else session.exit_code(result))
+    code = 128 + signum if signum is not None else session.exit_code(result)
+    if code == ExitCode.ENVIRONMENT:
+        raise HostError(
+            f"the engine was lost while {result.operators[-1].operator} ran",
+            "see that it runs (docker version), then start again; `cpost clean` removes what may be left",
+        )
+    sys.exit(code)
 
 
 @cli.command()

@@ -106,7 +106,7 @@ class Running:
     def wait(self, timeout_s: float = PATIENCE_S) -> Done:
         """Wait for its end."""
         out, err = self.process.communicate(timeout=timeout_s)
-        return Done(self.process.returncode, out, err)
+        return Done(self.process.returncode, out or "", err or "")
 
     def guards(self) -> list[psutil.Process]:
         """The processes that it has started."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -183,6 +184,31 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "cpost-test", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def test_terminal_that_takes_nothing(cpost: Cpost, two: Path, payload: Path, metrics: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = cpost.start(two, payload, "--metrics_dir", metrics, stdout=full).wait().ended(5)
+    assert "cpost: error: the output could not be written: No space left on device\n  what to do: " in done.err
+    assert harness.load_run(metrics)["complete"] is True
+
+
+@pytest.mark.parametrize("option", ["--metrics_dir", "--outputs_dir"])
+def test_payload_is_no_place_for_results(cpost: Cpost, two: Path, payload: Path, option: str) -> None:
+    done = cpost(two, payload, option, payload / "results").ended(2)
+    assert "input folder" in done.err
+    assert not (payload / "results").exists()
+
+
+def test_two_runs_do_not_share_a_folder(
+    cpost: Cpost, pipeline: Pipeline, op: Operator, payload: Path, metrics: Path, host: Host, image: str
+) -> None:
+    first = cpost.start(pipeline(op("long", "sleep", "60")), payload, "--metrics_dir", metrics)
+    harness.until(lambda: host.live(image, first.process.pid), "the operator's container")
+    done = cpost(pipeline(op("other", "true")), payload, "--metrics_dir", metrics, "--overwrite").ended(2)
+    assert "another cpost is writing to" in done.err
+    first.signal(signal.SIGINT)
+    first.wait().ended(130)
 
 
 def test_full_disk(cpost: Cpost, pipeline: Pipeline, op: Operator, payload: Path, small_disk: Path) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import record, result, run
+from builders import pipeline, record, result, run, step
 
 from cpost import session
 from cpost.errors import EngineError, HostError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure.cleanup import Leftover
-from cpost.model import Options, Outcome
+from cpost.measure.nvml import GpuFacts
+from cpost.model import Options, Outcome, Plan
 
 DEFINITION = """\
 api-version: 0.4.0
@@ -168,3 +169,22 @@ def test_a_sweep_removes_what_it_finds_unless_dry(monkeypatch: pytest.MonkeyPatc
     engine: Any = None
     assert session.sweep(engine, dry_run=dry_run) == ((found, []) if dry_run else (found[:1], ["network b: busy"]))
     assert removed == ([] if dry_run else ["a"])
+
+
+# ---------------------------------------------------------------- before the first operator
+
+
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_pulled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "gpu_facts", lambda: GpuFacts(absent_because="no driver"))
+    session._check_gpus(Plan(pipeline(), (step(),)))
+    with pytest.raises(HostError, match=r"operator seg asks for a GPU.*no driver"):
+        session._check_gpus(Plan(pipeline(), (step(), step(operator="seg", gpu_count=1))))
+
+
+def test_an_operator_behind_a_failed_one_is_told_so() -> None:
+    made: Any = object.__new__(session._Session)
+    failed = record("a", result=result(Outcome.FAILED, cause="exit code 1", exit_code=1))
+    made._run = run(failed, record("b"))
+    assert made._failed_upstream(step(upstream=("b",))) == []
+    (warning,) = made._failed_upstream(step(upstream=("a", "b")))
+    assert "a left, which failed" in warning

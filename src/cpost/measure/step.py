@@ -277,9 +277,8 @@ class _Measurement:
 
     def _conclude(self, end: _Ended | _Lost) -> StepResult:
         if isinstance(end, _Lost):
-            if self._stopped_as is None:
-                return self._outcome(Outcome.ENGINE_LOST, end.error.message, None)
-            return self._outcome(self._stopped_as, end.error.message, None)
+            outcome = self._stopped_as or Outcome.ENGINE_LOST
+            return self._outcome(outcome, end.error.message, None, self._sampler.totals())
         state, lost = self._final_state(end.exit_code)
         totals = _with_engine_flag(self._sampler.totals(), state) if self._sampler.error is None else None
         outcome, cause = verdict(self._step, end.exit_code, state, totals, stopped_as=self._stopped_as)
