@@ -224,7 +224,9 @@ class _Session:
             found = self._engine.image_id(image)
             if found is None:
                 self._pull(image)
-                found = self._engine.image_id(image) or ""
+                found = self._engine.image_id(image)
+            if found is None:
+                raise HostError(f"image {image} is gone again after its pull", "see who removes images on this engine")
             ids[image] = found
         return ids
 
