@@ -30,7 +30,7 @@ def steps(*operators: Operator, host: int = 8 * GIB, **options: Any) -> tuple[St
     plan = make_plan(
         pipeline(*operators),
         input_dir=Path("/payload"),
-        work_dir=Path("/work"),
+        work_dir=Path("/kept"),
         options=Options(**options),
         host_memory_bytes=host,
     )
@@ -112,8 +112,8 @@ def test_steps_are_numbered_in_the_order_of_execution() -> None:
     ("item", "wanted"),
     [
         (Input("/in"), Mount("/payload", "/in", read_only=True)),
-        (Input("/in", "up"), Mount("/work/up", "/in", read_only=True)),
-        (Input("/in", "up", "mask"), Mount("/work/up/mask", "/in", read_only=True)),
+        (Input("/in", "up"), Mount("/kept/up", "/in", read_only=True)),
+        (Input("/in", "up", "mask"), Mount("/kept/up/mask", "/in", read_only=True)),
     ],
 )
 def test_an_input_is_a_read_only_mount(item: Input, wanted: Mount) -> None:
@@ -125,14 +125,14 @@ def test_outputs_go_to_the_operator_s_own_folder_named_ones_below_it() -> None:
     outputs = (Output("/out"), Output("/masks", "mask"))
     (made,) = steps(operator("a", outputs=outputs))
     assert made.mounts == (
-        Mount("/work/a", "/out", read_only=False),
-        Mount("/work/a/mask", "/masks", read_only=False),
+        Mount("/kept/a", "/out", read_only=False),
+        Mount("/kept/a/mask", "/masks", read_only=False),
     )
-    assert made.output_folders == ("/work/a", "/work/a/mask")
+    assert made.output_folders == ("/kept/a", "/kept/a/mask")
 
 
 def test_an_operator_without_outputs_still_has_a_folder() -> None:
-    assert steps(operator("a"))[0].output_folders == ("/work/a",)
+    assert steps(operator("a"))[0].output_folders == ("/kept/a",)
 
 
 def test_data_that_does_not_travel_by_disk_is_not_mounted() -> None:
@@ -145,7 +145,7 @@ def test_what_an_operator_writes_is_what_its_reader_gets() -> None:
     reader = operator("r", inputs=(Input("/i", "w", "y"), Input("/all", "w"), Input("/raw")))
     first, second = steps(reader, writer)
     assert first.mounts[1].source == second.mounts[0].source
-    assert [mount.source for mount in second.mounts] == ["/work/w/y", "/work/w", "/payload"]
+    assert [mount.source for mount in second.mounts] == ["/kept/w/y", "/kept/w", "/payload"]
     assert second.upstream == ("w",)
 
 
