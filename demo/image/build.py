@@ -97,13 +97,11 @@ def own_files() -> Files:
     return files
 
 
-def content(files: Files) -> str:
-    """Name the image's content by one hash over names, sizes and dates."""
-    lines = [f"{sys.version} {Path(__file__).read_text()}"]
-    for target, path in sorted(files.items()):
-        status = path.stat()
-        lines.append(f"{target} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def content() -> str:
+    """Name the image's content by one hash over all that decides it, the same in every clone."""
+    texts = [sys.version, (PACKAGES / "installed-for").read_text(), Path(__file__).read_text()]
+    texts += [path.read_text() for path in sorted((DEMO / "operators").glob("*.py"))]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def needed_by(binary: Path) -> list[tuple[str, str]]:
@@ -167,8 +165,7 @@ def build(client: docker.DockerClient, files: Files, mark: str) -> None:
 def main() -> None:
     """Install the packages and build the image, each only if something changed."""
     install_packages()
-    files = own_files()
-    mark = content(files)
+    mark = content()
     try:
         client = docker.from_env(timeout=600)
         try:
@@ -177,7 +174,7 @@ def main() -> None:
             current = None
         if current != mark:
             say(f"building the image {NAME}:{TAG} from this Python (some seconds)")
-            build(client, files, mark)
+            build(client, own_files(), mark)
     except DockerException as error:
         fail(f"the Docker engine did not take the image: {error}", "see that the disk has 1 GB free, then start again")
 
