@@ -13,14 +13,20 @@ await() {  # await SECONDS: true once the engine answers
   until answers; do [ "$SECONDS" -lt "$deadline" ] || return 1; done
 }
 
+forget_dead() {  # forget_dead NAME FILE: remove a pid file that names no process of that name
+  [ -f "$2" ] && [ "$(cat "/proc/$(cat "$2")/comm" 2>/dev/null)" != "$1" ] && rm -f "$2"
+  return 0
+}
+
 start() {
   echo "cpost set-up: starting the Docker engine"
   if [ -d /run/systemd/system ]; then
     systemctl start docker || return 1
   else
     local log=/var/log/dockerd.log
-    # A pid file left by an engine that died keeps the next one from starting.
-    if [ -f /var/run/docker.pid ] && ! kill -0 "$(cat /var/run/docker.pid)" 2>/dev/null; then rm -f /var/run/docker.pid; fi
+    # Pid files left by an engine that died keep the next one from starting, the more so once the number is another's.
+    forget_dead dockerd /var/run/docker.pid
+    forget_dead containerd /var/run/docker/containerd/containerd.pid
     setsid nohup dockerd >"$log" 2>&1 </dev/null &
   fi
   await 60
