@@ -138,11 +138,8 @@ class Console:
         """The final grid with the reasons against recommendations, or the record as JSON."""
         self._clear()
         if run.operators:
-            self._line(
-                "\n" + tables.pipeline_summary(run.operators)
-                if not self._quiet
-                else tables.pipeline_summary(run.operators)
-            )
+            grid = tables.pipeline_summary(run.operators)
+            self._line(grid if self._quiet else f"\n{grid}")
         for record in run.operators:
             if record.recommendation.status is Advice.REFUSED:
                 self._line(f"No recommendation for {record.operator}: {record.recommendation.reasons[0]}")

@@ -229,7 +229,7 @@ class Sample(NamedTuple):
 
     t_ns counts from the start of the operator's first program (from the start of sampling where that is not known).
     memory_peak_bytes is the kernel's high-water mark since the sample before; None where the kernel cannot reset it.
-    pids counts processes and threads, the container's init among them.
+    pids counts processes and threads, the container's init among them, at the slower beat.
     """
 
     t_ns: int

@@ -17,8 +17,7 @@ _MEMORY_RESOLUTION_BYTES = 64 * 1024
 # How far memory.stat may be from the total: charges are counted in batches per CPU (mm/memcontrol.c).
 _LAG_BYTES, _LAG_SHARE, _CHARGE_BATCH_BYTES = 2 * 2**20, 50, 64 * 4096
 _LONGEST_TICK_NS = 10**7  # a kernel's timer tick is 1 to 10 ms
-
-
+# Counters count from the operator's first instruction, so there they are zero whenever the first sample comes.
 _ORIGIN = Sample(0, 0, None, None, None, None, None, None)
 
 

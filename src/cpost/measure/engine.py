@@ -41,8 +41,7 @@ _LOST = (
     *_CUT,
 )
 _FAMILIES = (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, *_CUT)
-
-
+# What an image may have for removing files.
 _REMOVERS = (
     ("rm", "-rf", "--"),
     ("busybox", "rm", "-rf", "--"),

@@ -59,9 +59,8 @@ class Meter(ABC):
         detail = self._detail() if detailed or self._is_new_high(memory) else None
         if detail is not None:
             self._detail_high = max(self._detail_high, memory or 0)
-        return Sample(
-            t_ns, cpu_us, user_us, system_us, throttled_us, periods, memory, peak, detail, self._pids.number()
-        )
+        pids = None if detail is None else self._pids.number()
+        return Sample(t_ns, cpu_us, user_us, system_us, throttled_us, periods, memory, peak, detail, pids)
 
     def _is_new_high(self, memory_bytes: int | None) -> bool:
         return memory_bytes is not None and memory_bytes > self._detail_high + _NEW_HIGH_BYTES

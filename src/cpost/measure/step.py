@@ -276,11 +276,12 @@ class _Measurement:
     # ------------------------------------------------------------ the end
 
     def _conclude(self, end: _Ended | _Lost) -> StepResult:
+        totals = self._sampler.totals() if self._sampler.error is None else None
         if isinstance(end, _Lost):
             outcome = self._stopped_as or Outcome.ENGINE_LOST
-            return self._outcome(outcome, end.error.message, None, self._sampler.totals())
+            return self._outcome(outcome, end.error.message, None, totals)
         state, lost = self._final_state(end.exit_code)
-        totals = _with_engine_flag(self._sampler.totals(), state) if self._sampler.error is None else None
+        totals = _with_engine_flag(totals, state)
         outcome, cause = verdict(self._step, end.exit_code, state, totals, stopped_as=self._stopped_as)
         if lost and self._stopped_as is None:
             outcome, cause = Outcome.ENGINE_LOST, "the engine stopped and took the container with it"
