@@ -60,10 +60,19 @@ class Interrupts:
 
     @contextmanager
     def breaking(self) -> Iterator[None]:
-        """Let a signal break off what runs in this block at once."""
+        """Let a signal break off what runs in this block at once.
+
+        Raises:
+            Interrupted: a signal came, whatever the libraries in the block made of it on the way.
+        """
         self.check()
         self._breaking = True
         try:
             yield
+        except Exception as error:
+            if self.signum is not None:
+                raise Interrupted(self.signum) from error
+            raise
         finally:
             self._breaking = False
+        self.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -111,3 +112,28 @@ def test_what_was_ignored_stays_ignored() -> None:
         assert signal.getsignal(HUP) is signal.SIG_IGN
     finally:
         signal.signal(HUP, before)
+
+
+def test_a_library_that_takes_the_break_for_a_failure_of_its_own_does_not_hide_it() -> None:
+    interrupts = Interrupts()
+
+    def connect() -> None:
+        try:
+            interrupts.deliver(signal.SIGTERM)
+        except Exception as error:
+            raise RuntimeError("cannot fetch the version") from error
+
+    with pytest.raises(Interrupted) as caught, interrupts.breaking():
+        connect()
+    assert caught.value.exit_code == 143
+
+
+def test_a_library_that_swallows_the_break_does_not_hide_it() -> None:
+    interrupts = Interrupts()
+    with pytest.raises(Interrupted), interrupts.breaking(), contextlib.suppress(Exception):
+        interrupts.deliver(signal.SIGINT)
+
+
+def test_a_failure_without_a_signal_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError), Interrupts().breaking():
+        raise RuntimeError("no engine")
