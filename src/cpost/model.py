@@ -205,7 +205,7 @@ class Detail(NamedTuple):
     Memory in bytes as in memory.stat (hierarchical), `kernel_bytes` = kernel memory charged to the group,
     `reclaimable_bytes` = what the kernel can drop at no cost to the operator (file cache without shared memory, and
     reclaimable slab where it is told). `oom_kills` counts since the group was made. io in bytes, cumulative.
-    Pressure (PSI) totals in microseconds, cumulative.
+    Pressure (PSI) totals in microseconds, cumulative. `dev_shm_bytes` = what lies in the container's /dev/shm.
     """
 
     anon_bytes: int | None = None
@@ -222,6 +222,7 @@ class Detail(NamedTuple):
     psi_memory_full_us: int | None = None
     psi_io_some_us: int | None = None
     psi_io_full_us: int | None = None
+    dev_shm_bytes: int | None = None
 
 
 class Sample(NamedTuple):
@@ -229,7 +230,9 @@ class Sample(NamedTuple):
 
     t_ns counts from the start of the operator's first program (from the start of sampling where that is not known).
     memory_peak_bytes is the kernel's high-water mark since the sample before; None where the kernel cannot reset it.
-    pids counts processes and threads, the container's init among them, at the slower beat.
+    pids counts processes and threads, the container's init among them, at the slower beat; so do the user and system
+    parts of the CPU time where they cost a reading of their own (v1).
+    read_ns is how long the reading took: where it is long, the counters may be younger than t_ns by as much.
     """
 
     t_ns: int
@@ -242,6 +245,7 @@ class Sample(NamedTuple):
     memory_peak_bytes: int | None
     detail: Detail | None = None
     pids: int | None = None
+    read_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +277,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How well the sampler did its work and what it cost: CPU of the sampling thread alone."""
+    """How well the sampler did its work and what it cost.
+
+    Attributes:
+        sampler_cpu_us: CPU of the sampling process in this time.
+        counter_resets: how often the CPU counter was found below its last value; counting went on from there.
+        clock_step_ns: how far the wall clock was set forward (back: negative) meanwhile; durations do not depend on it.
+        suspended_ns: how long the machine slept meanwhile.
+    """
 
     period_ns: int
     samples: int = 0
@@ -281,6 +292,9 @@ class Sampling:
     ticks_missed: int = 0
     longest_gap_ns: int = 0
     sampler_cpu_us: int = 0
+    counter_resets: int = 0
+    clock_step_ns: int = 0
+    suspended_ns: int = 0
 
 
 class Outcome(str, Enum):
@@ -345,6 +359,7 @@ class Usage:
         need_peak_bytes: the highest amount that the kernel could not have taken back (anonymous, shared and kernel
             memory); None where memory.stat was never read.
         working_set_peak_bytes: highest total less inactive file cache.
+        dev_shm_peak_bytes: the most that lay in the container's /dev/shm at one look; it is part of the need.
     """
 
     window_ns: int
@@ -352,6 +367,7 @@ class Usage:
     memory_bytes: Statistic
     need_peak_bytes: int | None = None
     working_set_peak_bytes: int | None = None
+    dev_shm_peak_bytes: int | None = None
 
 
 class Advice(str, Enum):
@@ -363,13 +379,18 @@ class Advice(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Requests (and limits, where the policy sets any) with the reasons for them, or a refusal with its reason."""
+    """Requests (and limits, where the policy sets any) with the reasons for them, or a refusal with its reason.
+
+    Attributes:
+        dev_shm_bytes: size that /dev/shm should have; None = what was in it is not known.
+    """
 
     policy: str
     status: Advice
     requests: Resources = Resources()
     limits: Resources = Resources()
     reasons: tuple[str, ...] = ()
+    dev_shm_bytes: int | None = None
 
 
 # ---------------------------------------------------------------- run

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cpost.model import Advice, Outcome, Recommendation, Resources, StepResult, Usage
-from cpost.units import MB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
+from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
 
+_DEFAULT_DEV_SHM_BYTES = 64 * MIB
 _OUTCOME_REASONS = {
     Outcome.FAILED: "the operator failed",
     Outcome.OOM_KILLED: "it needs more memory than it could get",
@@ -107,7 +108,20 @@ def recommend(policy: str, result: StepResult, usage: Usage | None, memory_limit
         return refuse(
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
         )
-    return POLICIES[policy](usage)
+    return _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
+
+
+def _with_dev_shm(advice: Recommendation, peak_bytes: int | None) -> Recommendation:
+    """Add the size of /dev/shm: the peak in it + 15 %, and what engines give unasked at least."""
+    if peak_bytes is None or advice.status is not Advice.OK:
+        return advice
+    size_bytes = max(_DEFAULT_DEV_SHM_BYTES, round_up(peak_bytes + -(-peak_bytes * 15 // 100), MIB))
+    reason = (
+        f"shared memory (/dev/shm): peak {format_mb(peak_bytes)} + 15 %, at least the 64 MiB that engines give unasked"
+    )
+    return replace(
+        advice, dev_shm_bytes=size_bytes, reasons=(*advice.reasons, reason) if peak_bytes else advice.reasons
+    )
 
 
 def refuse(policy: str, reason: str) -> Recommendation:

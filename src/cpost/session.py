@@ -23,6 +23,7 @@ from cpost.measure.engine import Engine
 from cpost.measure.guard import Guard
 from cpost.measure.nvml import gpu_facts
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
+from cpost.measure.sampler import SamplingProcess
 from cpost.measure.step import Bench, measure_step
 from cpost.model import (
     Operator,
@@ -33,12 +34,14 @@ from cpost.model import (
     Plan,
     Run,
     Step,
+    Usage,
 )
 from cpost.outputs import OutputFolders
 from cpost.plan import make_plan
 from cpost.policy import recommend
 from cpost.recorder import Audience, Recorder
 from cpost.report import spreadsheet
+from cpost.units import format_mb
 
 _PLACEHOLDER_WORK_DIR = Path("<work folder>")
 
@@ -182,6 +185,7 @@ class _Session:
 
     def run(self) -> Run:
         guard = Guard(self._run_id, self._owner.name(self._run_id))
+        sampling = SamplingProcess()
         try:
             self._make_work_folder()
             plan = self._plan()
@@ -193,8 +197,9 @@ class _Session:
                     image_ids = self._images(plan)
                 folder.prepare()
                 self._outputs.make(plan)
-                self._measure(plan, image_ids, folder)
+                self._measure(plan, image_ids, folder, sampling)
         finally:
+            sampling.close()
             self._clean_up(guard)
         return self._run
 
@@ -242,13 +247,15 @@ class _Session:
 
     # ------------------------------------------------------------ the operators
 
-    def _measure(self, plan: Plan, image_ids: dict[str, str], folder: store.RunFolder) -> None:
+    def _measure(
+        self, plan: Plan, image_ids: dict[str, str], folder: store.RunFolder, sampling: SamplingProcess
+    ) -> None:
         labels = {**self._owner.labels(self._run_id), LABEL_VERSION: cpost.__version__}
         network = f"cpost_{self._run_id}"
         try:
             self._interrupts.check()
             self._engine.create_network(network, labels)
-            bench = self._bench(labels, network)
+            bench = self._bench(labels, network, sampling)
             for step in plan.steps:
                 self._interrupts.check()
                 record = self._measure_one(step, bench, image_ids[step.image], folder)
@@ -265,7 +272,7 @@ class _Session:
             self._save(folder)
             self._observer.run_ends(self._run)
 
-    def _bench(self, labels: dict[str, str], network: str) -> Bench:
+    def _bench(self, labels: dict[str, str], network: str, sampling: SamplingProcess) -> Bench:
         name = self._owner.name(self._run_id)
         probe = f"{name}_probe"
         may_make = self._hierarchies.may_make_groups(probe)
@@ -275,6 +282,7 @@ class _Session:
             )
         return Bench(
             engine=self._engine,
+            sampling=sampling,
             hierarchies=self._hierarchies,
             run_id=self._run_id,
             labels=labels,
@@ -297,7 +305,7 @@ class _Session:
             step_usage = recording.finish(result)
         totals = result.totals
         beside = watch.warnings(totals.cpu_us if totals else None)
-        warnings = (*result.warnings, *beside, *self._failed_upstream(step))
+        warnings = (*result.warnings, *beside, *self._failed_upstream(step), *_full_dev_shm(step, step_usage))
         result = replace(result, image_id=image_id, warnings=warnings)
         advice = recommend(self._options.policy, result, step_usage, step.memory_limit_bytes)
         record = OperatorRecord(step.operator, step.image, step.declared, result, advice, step_usage)
@@ -406,6 +414,12 @@ def _check_gpus(plan: Plan) -> None:
             f"operator {wanting[0]} asks for a GPU, and there is none to be seen here ({gpus.absent_because})",
             "install the NVIDIA driver and container toolkit, or take gpu out of its requests",
         )
+
+
+def _full_dev_shm(step: Step, used: Usage | None) -> list[str]:
+    if used is None or (used.dev_shm_peak_bytes or 0) < step.shm_bytes:
+        return []
+    return [f"its /dev/shm was full ({format_mb(step.shm_bytes)}): measure again with a larger --shm_size"]
 
 
 def _now() -> str:

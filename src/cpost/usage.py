@@ -16,6 +16,8 @@ from cpost.units import NS_PER_US, round_up
 _MEMORY_RESOLUTION_BYTES = 64 * 1024
 # How far memory.stat may be from the total: charges are counted in batches per CPU (mm/memcontrol.c).
 _LAG_BYTES, _LAG_SHARE, _CHARGE_BATCH_BYTES = 2 * 2**20, 50, 64 * 4096
+# A reading that took longer than this share of a window may be of any moment in between: no rate begins or ends there.
+_UNSURE_SHARE = 100
 _LONGEST_TICK_NS = 10**7  # a kernel's timer tick is 1 to 10 ms
 # Counters count from the operator's first instruction, so there they are zero whenever the first sample comes.
 _ORIGIN = Sample(0, 0, None, None, None, None, None, None)
@@ -92,13 +94,15 @@ class UsageBuilder:
         self._look = _Look(0, 0)
         self._need_peak: int | None = None
         self._working_set_peak: int | None = None
+        self._dev_shm_peak: int | None = None
         self.memory_peak_bytes: int | None = None
 
     def add(self, sample: Sample) -> float | None:
         """Fold one sample in.
 
         Returns:
-            CPU percent (100 = one core) over the window that ends at this sample; None until a whole window has passed.
+            CPU percent (100 = one core) over the window that ends at this sample; None until a whole window has passed,
+            and where the reading itself was held up.
         """
         percent = self._add_cpu(sample)
         self._add_memory(sample)
@@ -124,12 +128,15 @@ class UsageBuilder:
             memory_bytes=self._memory_statistic(totals),
             need_peak_bytes=self._need(totals),
             working_set_peak_bytes=self._working_set_peak,
+            dev_shm_peak_bytes=self._dev_shm_peak,
         )
 
     # ------------------------------------------------------------ CPU
 
     def _add_cpu(self, sample: Sample) -> float | None:
         recent = self._recent
+        if sample.read_ns * _UNSURE_SHARE > self._window_ns:
+            return None
         recent.append(sample)
         if sample.t_ns - recent[0].t_ns < self._window_ns:
             return None
@@ -172,6 +179,8 @@ class UsageBuilder:
 
         memory.stat lags behind the total on some kernels: a look whose parts do not add up to the total is left out.
         """
+        if detail.dev_shm_bytes is not None:
+            self._dev_shm_peak = max(self._dev_shm_peak or 0, detail.dev_shm_bytes)
         if detail.inactive_file_bytes is not None:
             working_set = max(0, memory_bytes - detail.inactive_file_bytes)
             self._working_set_peak = max(self._working_set_peak or 0, working_set)

@@ -203,9 +203,11 @@ class Decoys:
     def __init__(self, client: docker.DockerClient, image: str) -> None:
         self._client = client
         self._made: list[Any] = []
-        self._cgroup = CGROUPS / "memory" / "cpost_decoy" if (CGROUPS / "memory").is_dir() else CGROUPS / "cpost_decoy"
+        mine = str(os.getpid())  # another session of these tests has its own
+        memory = CGROUPS / "memory"
+        self._cgroup = (memory if memory.is_dir() else CGROUPS) / f"cpost_decoy{mine}"
         try:
-            for name in ("somebody-elses", "cpost_decoy"):
+            for name in (f"somebody-elses{mine}", f"cpost_decoy{mine}"):
                 network = client.networks.create(name, check_duplicate=True)
                 self._made.append(network)
                 self._made.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,14 @@ settings.load_profile("cpost")
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Callable[[str], Tree]:
+def recorded(tmp_path: Path) -> Iterator[Callable[[str], Tree]]:
     """Opens a copy of a recorded cgroup tree by its name."""
-    return lambda name: copy_tree(name, tmp_path)
+    opened: list[Tree] = []
+
+    def open_copy(name: str) -> Tree:
+        opened.append(copy_tree(name, tmp_path))
+        return opened[-1]
+
+    yield open_copy
+    for tree in opened:
+        tree.close()

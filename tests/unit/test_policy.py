@@ -181,3 +181,18 @@ def test_what_was_not_measured_is_not_recommended(policy: str, used: Usage | Non
 def test_a_memory_kill_is_only_looked_at_after_the_outcome() -> None:
     made = recommend("peak", result(Outcome.FAILED, totals=totals(oom_kills=2)), usage())
     assert_refused(made, "the operator failed")
+
+
+@pytest.mark.parametrize(
+    ("peak_bytes", "size_mib"), [(0, 64), (1, 64), (50 * 2**20, 64), (100 * 2**20, 115), (2**30, 1178)]
+)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_size_of_dev_shm_is_recommended_where_it_is_known(policy: str, peak_bytes: int, size_mib: int) -> None:
+    made = recommend(policy, result(), usage(dev_shm_peak_bytes=peak_bytes))
+    assert made.dev_shm_bytes == size_mib * 2**20
+    assert any("/dev/shm" in reason for reason in made.reasons) == (peak_bytes > 0)
+
+
+def test_an_unknown_dev_shm_gets_no_size_and_neither_does_a_refused_operator() -> None:
+    assert recommend("peak", result(), usage()).dev_shm_bytes is None
+    assert recommend("peak", result(Outcome.FAILED), usage(dev_shm_peak_bytes=5)).dev_shm_bytes is None

@@ -58,8 +58,9 @@ RECORD = record(
         memory_bytes=Statistic(1.5 * MB, 405_242_000, None, 2 * MB),
         need_peak_bytes=300 * MB,
         working_set_peak_bytes=400 * MB,
+        dev_shm_peak_bytes=30 * MB,
     ),
-    recommendation=advice(12_000, 512 * MB),
+    recommendation=replace(advice(12_000, 512 * MB), dev_shm_bytes=64 * 2**20),
 )
 
 
@@ -154,6 +155,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "memory_peak_mb": "405.242",
         "memory_need_peak_mb": "300",
         "working_set_peak_mb": "400",
+        "dev_shm_peak_mb": "30",
         "startup_cpu_s": "0.04",
         "throttled_s": "0.25",
         "oom_kills": "0",
@@ -168,6 +170,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "policy": "peak",
         "recommended_cpu": "12",
         "recommended_memory_mb": "512",
+        "recommended_dev_shm_mb": "67.108864",
         "reasons": "why",
         "image": "reg.io/seg:1",
         "run_complete": "yes",

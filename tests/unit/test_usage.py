@@ -244,3 +244,21 @@ def test_the_window_is_kept_with_the_figures() -> None:
     used = fold(steady(100, 1000), window_ms=500)
     assert used.window_ns == 500 * MS
     assert replace(used, window_ns=0) == replace(fold(steady(100, 1000)), window_ns=0)
+
+
+# ---------------------------------------------------------------- readings that were held up
+
+
+def test_no_rate_begins_or_ends_at_a_reading_that_was_held_up() -> None:
+    """The counter was read 100 ms after the time: taken at its word, one thread would be at 150 %."""
+    samples = steady(100, 1000)
+    samples[50] = samples[50]._replace(cpu_us=samples[50].cpu_us + 100_000, read_ns=100 * MS)
+    found = rates(samples)
+    assert found[50] is None
+    assert all(rate == pytest.approx(100) for at, rate in enumerate(found) if at >= 20 and at != 50)
+    assert fold(samples).cpu_pct.maximum == pytest.approx(100)
+
+
+def test_where_all_readings_were_held_up_the_average_stands_in() -> None:
+    used = fold([each._replace(read_ns=50 * MS) for each in steady(80, 1000)])
+    assert (used.cpu_pct.average, used.cpu_pct.maximum, used.cpu_pct.p95) == (80, 80, 80)

@@ -132,3 +132,9 @@ def test_need_and_working_set_lie_between_zero_and_the_highest_total(loads: list
         assert figure is None or 0 <= figure <= highest
     floors = [memory - cache % (memory + 1) for memory, cache, seen in loads if seen]
     assert not floors or (used.need_peak_bytes or 0) >= max(floors)
+
+
+def test_the_most_that_lay_in_dev_shm() -> None:
+    samples = [sample(at, memory=MIB, detail=Detail(dev_shm_bytes=held)) for at, held in ((0, 0), (100, 7), (200, 3))]
+    assert fold(samples).dev_shm_peak_bytes == 7
+    assert fold([sample(0, memory=MIB, detail=Detail())]).dev_shm_peak_bytes is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpost.measure.cgroup import Group, Hierarchies
@@ -32,6 +32,11 @@ class Tree:
     container_id: str
     parent: Group
     container: Group
+    meters: list[Meter] = field(default_factory=list)
+
+    def close(self) -> None:
+        for meter in self.meters:
+            meter.close()
 
     def file(self, name: str) -> Path:
         """The parent group's file of this name."""
@@ -39,6 +44,7 @@ class Tree:
 
     def meter(self, *, attached: bool = True, own: bool = True) -> Meter:
         meter = open_meter(self.hierarchies, self.parent if own else self.container, own=own)
+        self.meters.append(meter)
         if attached and own:
             meter.attach(self.container)
         return meter

@@ -3,23 +3,45 @@
 Kernel facts used here (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel's sources):
 
 - Throttling is counted per group only, not for descendants, and so is the out-of-memory kill count of v1: those come
-  from the container's own group.
+  from the container's own group. An event descriptor on `memory.oom_control` counts out-of-memory events of a v1 group
+  that has a limit of its own (mm/memcontrol-v1.c: mem_cgroup_oom_notify), and outlives the groups below it.
 - The memory high-water mark: v1 `memory.max_usage_in_bytes`, set back to the present usage by writing 0; v2
   `memory.peak` from Linux 5.19, which from 6.12 can be set back for one open file by writing to it.
 - On a hybrid host the controllers are on v1; the v2 mount beside them tells pressure stall information only.
+
+A reading has two halves, because the first one is done some hundred times a second with cold caches: `look` fetches the
+files' bytes, `sample` makes numbers of them, many at a time.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 from abc import ABC, abstractmethod
-from pathlib import Path
+from os import pread
 
 from cpost.measure.cgroup import UNIFIED, Group, Hierarchies
+from cpost.measure.counters import (
+    Counter,
+    CounterFile,
+    DevShm,
+    OomEvents,
+    Parsed,
+    io_v1,
+    io_v2,
+    microseconds,
+    number,
+    pressure_totals,
+    table,
+)
 from cpost.model import Detail, Sample
 
-_READ_SIZE = 16384
+_NUMBER_SIZE, _TABLE_SIZE = 32, 512
 _NEW_HIGH_BYTES = 2**20
+_PRESSURES = ("cpu", "memory", "io")
+_Stalls = tuple[int | None, int | None, int | None, int | None, int | None]
+
+# The bytes of: CPU, memory, high-water mark, throttling; and those of the slower beat.
+Look = tuple[bytes, bytes, bytes, bytes, "tuple[bytes, ...] | None"]
 
 
 class Meter(ABC):
@@ -28,55 +50,87 @@ class Meter(ABC):
     Args:
         group: the group whose totals are read.
         own: the group was made by cpost, so its high-water mark may be set back.
+
     """
 
     def __init__(self, group: Group, *, own: bool) -> None:
         self._group = group
         self._own = own
+        self._may_reset_mark = own
         self._highest: int | None = None
         self._mark: int | None = None
         self._detail_high = 0
-        self._files: list[_File] = []
-        self._oom_seen: int | None = None
+        self._files: list[CounterFile] = []
+        self._throttling = Parsed(self._parse_throttling)
         self._throttled_seen: tuple[int | None, int | None] = (None, None)
+        self._memory_stat = Parsed(table)
+        self._pressure_totals = tuple(Parsed(pressure_totals) for _ in _PRESSURES)
+        self._counters = (Counter(), Counter(), Counter())
+        self._dev_shm = DevShm()
         self._open_files()
 
-    def read(self, t_ns: int, *, detailed: bool) -> Sample | None:
-        """One sample with the group's counters as they stand; None where the group is gone.
+    @property
+    def resets(self) -> int:
+        """How often the CPU counter was found below its last value: somebody has set it back."""
+        return self._counters[0].resets
+
+    def look(self, *, detailed: bool) -> Look | None:
+        """Fetch what the files say now; None where the group is gone.
 
         Memory that rises above all that was seen is looked at in detail whether asked for or not: what it consists of
         at its highest decides the need.
         """
-        cpu_us, user_us, system_us = self._cpu()
+        try:
+            cpu = pread(self._cpu.fd, _TABLE_SIZE, 0)
+            throttled = pread(self._throttled.fd, _TABLE_SIZE, 0)
+            memory = pread(self._memory.fd, _NUMBER_SIZE, 0)
+            mark = self._take_mark(memory)  # the last: what is taken must not be lost
+        except OSError:  # one of the groups is gone: ENODEV
+            cpu, memory, throttled = self._cpu.read(), self._memory.read(), self._throttled.read()
+            mark = b""
+            with contextlib.suppress(OSError):
+                mark = self._take_mark(memory)
+        if not cpu:
+            return None
+        if not detailed and not self._is_new_high(memory):
+            return cpu, memory, mark, throttled, None
+        self._detail_high = max(self._detail_high, number(memory) or 0)
+        slow = (*[file.read() for file in self._slow], self._dev_shm.read())
+        return cpu, memory, mark, throttled, slow
+
+    def sample(self, t_ns: int, look: Look, read_ns: int = 0) -> Sample | None:
+        """Make a sample of a look, in the order of time; None where the CPU counter makes no sense."""
+        cpu, memory, mark, throttled, slow = look
+        cpu_us, user_us, system_us = self._cpu_times(cpu, slow)
         if cpu_us is None:
             return None
-        peak = self._interval_peak()
-        memory = self._memory.number()
-        self._note_high(peak, memory)
-        if not self._own:  # this group goes away with its last process: its mark must be read while it stands
-            self._mark = self._standing_mark() or self._mark
-        throttled_us, periods = self._throttled()
-        detail = self._detail() if detailed or self._is_new_high(memory) else None
-        if detail is not None:
-            self._detail_high = max(self._detail_high, memory or 0)
-        pids = None if detail is None else self._pids.number()
-        return Sample(t_ns, cpu_us, user_us, system_us, throttled_us, periods, memory, peak, detail, pids)
+        memory_bytes = number(memory)
+        peak = self._note_mark(number(mark), memory_bytes)
+        if throttled:
+            self._throttled_seen = self._throttling(throttled)
+        throttled_us, periods = self._throttled_seen
+        detail, pids = (None, None) if slow is None else (self._detail(slow), number(slow[0]))
+        return Sample(
+            t_ns, cpu_us, user_us, system_us, throttled_us, periods, memory_bytes, peak, detail, pids, read_ns
+        )
 
-    def _is_new_high(self, memory_bytes: int | None) -> bool:
-        return memory_bytes is not None and memory_bytes > self._detail_high + _NEW_HIGH_BYTES
+    def read(self, t_ns: int, *, detailed: bool) -> Sample | None:
+        """Both halves at once."""
+        look = self.look(detailed=detailed)
+        return None if look is None else self.sample(t_ns, look)
 
     def begin(self) -> int | None:
         """Forget the high-water mark so far; returns it (bytes)."""
-        peak = self._interval_peak()
-        self._note_high(peak)
-        before, self._highest = self._highest, None
-        return before if peak is not None else self._standing_mark()
+        mark = self._interval_mark()
+        before = max((value for value in (self._highest, mark) if value is not None), default=None)
+        self._highest = None
+        return before if mark is not None else self._standing_mark()
 
     def peak_bytes(self) -> int | None:
         """The memory high-water mark since `begin`; None where the kernel keeps none."""
-        peak = self._interval_peak()
-        if peak is not None:
-            self._note_high(peak)
+        mark = self._interval_mark()
+        if mark is not None:
+            self._note_high(mark)
             return self._highest
         return self._standing_mark() or self._mark
 
@@ -90,117 +144,173 @@ class Meter(ABC):
             file.close()
         self._files.clear()
 
-    def attach(self, container: Group) -> None:
-        """Also read what only the container's own group counts: throttling and, on v1, out-of-memory kills.
+    def attach(self, container: Group, pid: int | None = None) -> None:
+        """Also read what only the container tells: throttling, its /dev/shm and, on v1, out-of-memory kills.
 
-        Call when the container runs. A v2 group has no memory files before the runtime has switched its controllers
-        on, so what was missing is looked for again.
+        Call when the container, with process `pid` in it, runs. A v2 group has no memory files before the runtime has
+        switched its controllers on, so what was missing is looked for again.
         """
         for file in self._files:
             file.open_if_missing()
+        self._may_reset_mark = self._own
         self._open_container(container)
+        self._dev_shm = DevShm(pid)
 
-    def _open(self, controller: str, name: str, *, group: Group | None = None, write: bool = False) -> _File:
+    # ------------------------------------------------------------ what both versions share
+
+    def _open(self, controller: str, name: str, *, group: Group | None = None, write: bool = False) -> CounterFile:
         directory = (group or self._group).directories.get(controller)
-        file = _File(directory / name if directory else None, write=write)
+        file = CounterFile(directory / name if directory else None, write=write)
         self._files.append(file)
         return file
 
-    def _note_high(self, *values: int | None) -> None:
-        self._highest = max((value for value in (self._highest, *values) if value is not None), default=None)
+    def _nothing_yet(self) -> CounterFile:
+        """Stands in for a file of the container's until there is one."""
+        file = CounterFile(None)
+        self._files.append(file)
+        return file
 
-    def _pressure(self) -> tuple[int | None, ...]:
-        cpu, memory, io = (_pressure_totals(file.read()) for file in self._pressures)
+    def _is_new_high(self, memory: bytes) -> bool:
+        return (number(memory) or 0) > self._detail_high + _NEW_HIGH_BYTES
+
+    def _take_mark(self, memory: bytes) -> bytes:
+        """The mark since the last look, and set it back; where that cannot be done: nothing of an own group's, and of
+        a foreign one's, which goes away with its last process, the mark as it stands."""
+        if not self._own:
+            return pread(self._standing.fd, _NUMBER_SIZE, 0)
+        if not self._may_reset_mark:
+            return b""
+        mark = pread(self._resettable.fd, _NUMBER_SIZE, 0)
+        if mark != memory:  # equal: the interval that begins now begins at the mark
+            self._reset_mark()
+        return mark if self._may_reset_mark else b""
+
+    def _reset_mark(self) -> None:
+        self._may_reset_mark = self._resettable.write(b"0")
+
+    def _interval_mark(self) -> int | None:
+        """The mark since it was last set back, set back for certain; None where that cannot be done."""
+        if not self._own:
+            return None
+        mark = self._resettable.number()
+        self._reset_mark()
+        return mark if self._may_reset_mark else None
+
+    def _standing_mark(self) -> int | None:
+        return self._standing.number()
+
+    def _note_mark(self, mark: int | None, memory: int | None) -> int | None:
+        """Keep the highest; returns the interval's peak where there are such."""
+        if not self._own:
+            self._mark = mark or self._mark
+            mark = None
+        self._note_high(mark)
+        self._note_high(memory)
+        return mark
+
+    def _note_high(self, value: int | None) -> None:
+        if value is not None and (self._highest is None or value > self._highest):
+            self._highest = value
+
+    def _stalled_us(self, texts: tuple[bytes, ...]) -> _Stalls:
+        """Microseconds stalled: cpu some, memory some and full, io some and full."""
+        cpu, memory, io = (totals(text) for totals, text in zip(self._pressure_totals, texts, strict=True))
         return cpu[0], memory[0], memory[1], io[0], io[1]
 
-    def _open_pressure(self) -> None:
-        self._pressures = [self._open(UNIFIED, f"{name}.pressure") for name in ("cpu", "memory", "io")]
-
-    _memory: _File
-    _pids: _File
-    _pids_peak: _File
+    _cpu: CounterFile
+    _memory: CounterFile
+    _resettable: CounterFile
+    _standing: CounterFile
+    _throttled: CounterFile
+    _pids_peak: CounterFile
+    _slow: tuple[CounterFile, ...]  # what is read at the slower beat; the first is pids.current
 
     @abstractmethod
     def _open_files(self) -> None: ...
     @abstractmethod
     def _open_container(self, container: Group) -> None: ...
     @abstractmethod
-    def _cpu(self) -> tuple[int | None, int | None, int | None]: ...
-    @abstractmethod
-    def _throttled(self) -> tuple[int | None, int | None]: ...
-    @abstractmethod
-    def _interval_peak(self) -> int | None:
-        """The mark since it was last set back, and set it back; None where that cannot be done."""
+    def _cpu_times(self, cpu: bytes, slow: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
+        """Microseconds: all, user, system."""
 
     @abstractmethod
-    def _standing_mark(self) -> int | None:
-        """The mark as it stands, since the group was made."""
+    def _parse_throttling(self, text: bytes) -> tuple[int | None, int | None]:
+        """Microseconds throttled, and periods."""
 
     @abstractmethod
-    def _detail(self) -> Detail: ...
+    def _detail(self, slow: tuple[bytes, ...]) -> Detail: ...
 
 
 class _MeterV1(Meter):
-    """v1 and hybrid: one directory per controller; CPU in nanoseconds."""
+    """v1 and hybrid: one directory per controller; CPU in nanoseconds, its user and system parts in timer ticks."""
 
     def _open_files(self) -> None:
-        self._usage = self._open("cpuacct", "cpuacct.usage")
-        self._user = self._open("cpuacct", "cpuacct.usage_user")
-        self._system = self._open("cpuacct", "cpuacct.usage_sys")
+        self._cpu = self._open("cpuacct", "cpuacct.usage")
         self._memory = self._open("memory", "memory.usage_in_bytes")
-        self._max = self._open("memory", "memory.max_usage_in_bytes", write=self._own)
-        self._stat = self._open("memory", "memory.stat")
-        self._kernel = self._open("memory", "memory.kmem.usage_in_bytes")
-        self._pids = self._open("pids", "pids.current")
+        self._resettable = self._open("memory", "memory.max_usage_in_bytes", write=self._own)
+        self._standing = self._resettable
         self._pids_peak = self._open("pids", "pids.peak")
-        self._io = self._open("blkio", "blkio.throttle.io_service_bytes_recursive")
-        self._open_pressure()
-        self._cpu_stat = self._oom = _File(None)
+        self._slow = (
+            self._open("pids", "pids.current"),
+            self._open("cpuacct", "cpuacct.usage_user"),
+            self._open("cpuacct", "cpuacct.usage_sys"),
+            self._open("memory", "memory.stat"),
+            self._open("memory", "memory.kmem.usage_in_bytes"),
+            self._open("blkio", "blkio.throttle.io_service_bytes_recursive"),
+            *(self._open(UNIFIED, f"{name}.pressure") for name in _PRESSURES),
+            self._nothing_yet(),
+        )
+        self._throttled = self._nothing_yet()
+        self._oom_seen: int | None = None
+        self._oom_events = OomEvents(self._group if self._own else None)
         if not self._own:
             self._open_container(self._group)
 
+    def close(self) -> None:
+        """See `Meter`."""
+        super().close()
+        self._oom_events.close()
+
     def _open_container(self, container: Group) -> None:
-        self._cpu_stat = self._open("cpu", "cpu.stat", group=container)
-        self._oom = self._open("memory", "memory.oom_control", group=container)
+        self._throttled = self._open("cpu", "cpu.stat", group=container)
+        self._slow = (*self._slow[:9], self._open("memory", "memory.oom_control", group=container))
 
-    def _cpu(self) -> tuple[int | None, int | None, int | None]:
-        return _us(self._usage.number()), _us(self._user.number()), _us(self._system.number())
+    def _cpu_times(self, cpu: bytes, slow: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
+        total, user, system = self._counters
+        cpu_us = total.count(microseconds(number(cpu)))
+        if slow is None:
+            return cpu_us, None, None
+        return cpu_us, user.count(microseconds(number(slow[1]))), system.count(microseconds(number(slow[2])))
 
-    def _throttled(self) -> tuple[int | None, int | None]:
-        table = self._cpu_stat.table()
-        if table:
-            self._throttled_seen = (_us(table.get(b"throttled_time")), table.get(b"nr_throttled"))
-        return self._throttled_seen
+    def _parse_throttling(self, text: bytes) -> tuple[int | None, int | None]:
+        stat = table(text)
+        return microseconds(stat.get(b"throttled_time")), stat.get(b"nr_throttled")
 
-    def _interval_peak(self) -> int | None:
-        if not self._own:
-            return None
-        peak = self._max.number()
-        return peak if self._max.write(b"0") else None
+    def _oom_kills(self, text: bytes) -> int | None:
+        """The container's count as it was last seen. It goes away with the container, the events do not."""
+        counted = table(text).get(b"oom_kill")
+        self._oom_seen = counted if counted is not None else self._oom_seen
+        events = self._oom_events.count()
+        if events is None:
+            return self._oom_seen
+        return max(self._oom_seen or 0, min(events, 1))
 
-    def _standing_mark(self) -> int | None:
-        return self._max.number()
-
-    def _oom_kills(self) -> int | None:
-        table = self._oom.table()
-        self._oom_seen = table.get(b"oom_kill", self._oom_seen)
-        return self._oom_seen
-
-    def _detail(self) -> Detail:
-        stat = self._stat.table()
+    def _detail(self, slow: tuple[bytes, ...]) -> Detail:
+        stat = self._memory_stat(slow[3])
         cache, shmem = stat.get(b"total_cache"), stat.get(b"total_shmem")
-        read_bytes, write_bytes = _io_v1(self._io.read())
+        read_bytes, write_bytes = io_v1(slow[5])
         return Detail(
             stat.get(b"total_rss"),
             shmem,
             cache,
             stat.get(b"total_inactive_file"),
-            self._kernel.number(),
+            number(slow[4]),
             None if cache is None else max(0, cache - (shmem or 0)),
-            self._oom_kills(),
+            self._oom_kills(slow[9]),
             read_bytes,
             write_bytes,
-            *self._pressure(),
+            *self._stalled_us(slow[6:9]),
+            dev_shm_bytes=number(slow[-1]),
         )
 
 
@@ -208,43 +318,42 @@ class _MeterV2(Meter):
     """v2: one directory; CPU in microseconds, all in cpu.stat."""
 
     def _open_files(self) -> None:
-        self._cpu_stat = self._open(UNIFIED, "cpu.stat")
+        self._cpu = self._open(UNIFIED, "cpu.stat")
         self._memory = self._open(UNIFIED, "memory.current")
-        self._peak = self._open(UNIFIED, "memory.peak")
-        self._peak_since = self._open(UNIFIED, "memory.peak", write=True)
-        self._stat = self._open(UNIFIED, "memory.stat")
-        self._events = self._open(UNIFIED, "memory.events")
-        self._pids = self._open(UNIFIED, "pids.current")
+        self._standing = self._open(UNIFIED, "memory.peak")
+        self._resettable = self._open(UNIFIED, "memory.peak", write=True)
         self._pids_peak = self._open(UNIFIED, "pids.peak")
         self._io = self._open(UNIFIED, "io.stat")
-        self._open_pressure()
-        self._container_cpu_stat = _File(None) if self._own else self._cpu_stat
+        self._slow = (
+            self._open(UNIFIED, "pids.current"),
+            self._open(UNIFIED, "memory.stat"),
+            self._open(UNIFIED, "memory.events"),
+            self._io,
+            *(self._open(UNIFIED, f"{name}.pressure") for name in _PRESSURES),
+        )
+        self._throttled = self._nothing_yet() if self._own else self._cpu
 
     def _open_container(self, container: Group) -> None:
-        self._container_cpu_stat = self._open(UNIFIED, "cpu.stat", group=container)
+        self._throttled = self._open(UNIFIED, "cpu.stat", group=container)
 
-    def _cpu(self) -> tuple[int | None, int | None, int | None]:
-        stat = self._cpu_stat.table()
-        return stat.get(b"usage_usec"), stat.get(b"user_usec"), stat.get(b"system_usec")
+    def _cpu_times(self, cpu: bytes, _: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
+        stat = table(cpu)
+        total, user, system = self._counters
+        return (
+            total.count(stat.get(b"usage_usec")),
+            user.count(stat.get(b"user_usec")),
+            system.count(stat.get(b"system_usec")),
+        )
 
-    def _throttled(self) -> tuple[int | None, int | None]:
-        stat = self._container_cpu_stat.table()
-        if b"throttled_usec" in stat:
-            self._throttled_seen = (stat[b"throttled_usec"], stat.get(b"nr_throttled"))
-        return self._throttled_seen
+    def _parse_throttling(self, text: bytes) -> tuple[int | None, int | None]:
+        stat = table(text)
+        return stat.get(b"throttled_usec"), stat.get(b"nr_throttled")
 
-    def _interval_peak(self) -> int | None:
-        peak = self._peak_since.number()
-        return peak if self._peak_since.write(b"0") else None
-
-    def _standing_mark(self) -> int | None:
-        return self._peak.number()
-
-    def _detail(self) -> Detail:
-        stat = self._stat.table()
+    def _detail(self, slow: tuple[bytes, ...]) -> Detail:
+        stat = self._memory_stat(slow[1])
         file, shmem = stat.get(b"file"), stat.get(b"shmem")
         reclaimable = None if file is None else max(0, file - (shmem or 0)) + stat.get(b"slab_reclaimable", 0)
-        read_bytes, write_bytes = _io_v2(self._io.read()) if self._io.usable else (None, None)
+        read_bytes, write_bytes = io_v2(slow[3]) if self._io.usable else (None, None)
         return Detail(
             stat.get(b"anon"),
             shmem,
@@ -252,121 +361,14 @@ class _MeterV2(Meter):
             stat.get(b"inactive_file"),
             stat.get(b"kernel"),
             reclaimable,
-            self._events.table().get(b"oom_kill"),
+            table(slow[2]).get(b"oom_kill"),
             read_bytes,
             write_bytes,
-            *self._pressure(),
+            *self._stalled_us(slow[4:7]),
+            dev_shm_bytes=number(slow[-1]),
         )
 
 
 def open_meter(hierarchies: Hierarchies, group: Group, *, own: bool) -> Meter:
     """Open the meter that fits the host's layout on `group` (see `Meter`)."""
     return _MeterV2(group, own=own) if hierarchies.layout == "v2" else _MeterV1(group, own=own)
-
-
-class _File:
-    """A file that is opened once and read in place; a missing or vanished one reads as empty."""
-
-    __slots__ = ("_fd", "_flags", "_parsed", "_path", "usable")
-
-    def __init__(self, path: Path | None, *, write: bool = False) -> None:
-        self._path = path
-        self._flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC
-        self._fd = -1
-        self._parsed: tuple[bytes, dict[bytes, int]] = (b"", {})
-        self.open_if_missing()
-
-    def open_if_missing(self) -> None:
-        if self._path is not None and self._fd < 0:
-            try:
-                self._fd = os.open(self._path, self._flags)
-            except OSError:
-                pass  # not on this kernel, not yet, or not for us: unknown
-        self.usable = self._fd >= 0
-
-    def read(self) -> bytes:
-        if self._fd < 0:
-            return b""
-        try:
-            return os.pread(self._fd, _READ_SIZE, 0)
-        except OSError:
-            return b""  # ENODEV: the group is gone
-
-    def number(self) -> int | None:
-        try:
-            return int(self.read())
-        except ValueError:
-            return None
-
-    def table(self) -> dict[bytes, int]:
-        """Lines of "key value" as a table; lines of another shape are left out."""
-        text = self.read()
-        if text != self._parsed[0]:  # most such files stand still from one sample to the next
-            self._parsed = (text, _parse_table(text))
-        return self._parsed[1]
-
-    def write(self, value: bytes) -> bool:
-        if self._fd < 0:
-            return False
-        try:
-            os.pwrite(self._fd, value, 0)
-        except OSError:
-            self.usable = False
-            return False
-        return True
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _parse_table(text: bytes) -> dict[bytes, int]:
-    table = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(b" ")
-        try:
-            table[key] = int(value)
-        except ValueError:
-            continue
-    return table
-
-
-def _pressure_totals(text: bytes) -> tuple[int | None, int | None]:
-    """Microseconds stalled (some, full) from a pressure file."""
-    totals: dict[bytes, int] = {}
-    for line in text.splitlines():
-        kind, _, rest = line.partition(b" ")
-        try:
-            totals[kind] = int(rest.rpartition(b"total=")[2])
-        except ValueError:
-            continue
-    return totals.get(b"some"), totals.get(b"full")
-
-
-def _io_v1(text: bytes) -> tuple[int | None, int | None]:
-    """Bytes (read, written) over all devices from lines such as "8:0 Read 4096".
-
-    Kernels count here only once somebody has set a limit on the device, so zeros alone say nothing: unknown.
-    """
-    sums = {b"Read": 0, b"Write": 0}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) == 3 and words[1] in sums and words[2].isdigit():
-            sums[words[1]] += int(words[2])
-    return (sums[b"Read"], sums[b"Write"]) if any(sums.values()) else (None, None)
-
-
-def _io_v2(text: bytes) -> tuple[int | None, int | None]:
-    """Bytes (read, written) over all devices from io.stat; an empty file means that there was no io yet."""
-    read_bytes = write_bytes = 0
-    for word in text.split():
-        key, _, value = word.partition(b"=")
-        if value.isdigit():
-            read_bytes += int(value) if key == b"rbytes" else 0
-            write_bytes += int(value) if key == b"wbytes" else 0
-    return read_bytes, write_bytes
-
-
-def _us(value_ns: int | None) -> int | None:
-    return None if value_ns is None else value_ns // 1000

@@ -1,361 +1,187 @@
-"""The sampler: reads a meter at absolute deadlines, in a thread of its own, from a step's first instruction to its end.
-
-The thread first watches the step's control group come to life. The container runtime works in it before the operator
-does; the change of the main process's command name marks the operator's first instruction, and the counters' values
-of that instant are the baseline. From there it samples every period, counts the ticks that it missed, and wakes at
-once when the main process ends, so that the last sample is that of the end.
-"""
+"""The sampler as the rest of cpost knows it: a handle on the process that samples (see sampling.py)."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import select
+import pickle
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
+from cpost.errors import HostError
 from cpost.measure.cgroup import Group, Hierarchies
-from cpost.measure.meter import Meter, open_meter
-from cpost.model import Detail, Sample, Sampling, Totals
-from cpost.units import NS_PER_MS, NS_PER_S
+from cpost.measure.life import Life
+from cpost.measure.sampling import Attach, Command, Finish, Finished, Message, Ready, Seen, Watch
+from cpost.model import Sample, Totals
 
-DETAIL_BEAT_NS = 100 * NS_PER_MS
-_BATCH_NS = 200 * NS_PER_MS
-_WATCH_PERIOD_S = 0.001
-_LATE_NS = 10 * NS_PER_MS
-_RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim")
-_PR_SET_TIMERSLACK = 29
+_READY_S = 30.0
+_GONE = "the sampling process has ended"
 
 
-class Clock(Protocol):
-    """Time as the sampling loop sees it."""
+class SamplingProcess:
+    """The process that samples, one for all steps of a run; a context manager.
 
-    def now_ns(self) -> int:
-        """Monotonic time."""
-
-    def wait_until(self, deadline_ns: int) -> bool:
-        """Sleep to the deadline; True, and at once, when the watched process has ended."""
-
-
-class Readable(Protocol):
-    """What the sampling loop reads: a `Meter`, or a script in a test."""
-
-    def read(self, t_ns: int, *, detailed: bool) -> Sample | None:
-        """One sample of the counters as they stand; None where they are gone."""
-
-
-class ProcessClock:
-    """The real clock, beside one process; `stop` ends the watch early.
-
-    Args:
-        pid: the process whose end `wait_until` tells.
+    It takes some 100 ms to come up, so it is started before there is something to sample.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._watched = [self._wake_read]
-        self._pidfd: int | None = None
+    def __init__(self) -> None:
+        self._sampler: Sampler | None = None
+        self._start()
+
+    def __enter__(self) -> SamplingProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from cpost.measure.sampling import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # the terminal's signals are for cpost and the operator
+            cwd="/",  # modules are looked for in the current folder first, which may be anybody's
+        )
+        self._ready = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="cpost-samples", daemon=True)
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def serve(self, sampler: Sampler) -> None:
+        """Pass on what comes from the process to this sampler from now on; start it again if it has ended."""
+        self._sampler = None
+        if self._process.poll() is not None:
+            self.close()
+            self._start()
+        self._sampler = sampler
+        if not self._ready.wait(_READY_S) or self._process.poll() is not None:
+            raise HostError(f"{_GONE} before it began", "start cpost again; if it stays so, please report it")
+
+    def send(self, command: Command) -> None:
+        """Send a command; one that has ended tells its sampler."""
+        assert self._process.stdin is not None
         try:
-            self._pidfd = os.pidfd_open(pid)
-            self._watched.append(self._pidfd)
-        except ProcessLookupError:
-            self.stop()
+            self._process.stdin.write(pickle.dumps(command))
+            self._process.stdin.flush()
         except OSError:
-            pass  # Linux before 5.3: look for the process at every tick
+            pass  # the listener sees its end
 
-    now_ns = staticmethod(time.monotonic_ns)
-
-    def wait_until(self, deadline_ns: int) -> bool:
-        """See `Clock`."""
-        timeout_s = max(0, deadline_ns - time.monotonic_ns()) / NS_PER_S
-        ready, _, _ = select.select(self._watched, [], [], timeout_s)
-        return bool(ready) or (self._pidfd is None and not Path(f"/proc/{self._pid}").exists())
-
-    def stop(self) -> None:
-        """Make `wait_until` return True from now on."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b"x")
+    def _listen(self) -> None:
+        """In a thread: take messages until the process ends."""
+        assert self._process.stdout is not None
+        while True:
+            try:
+                message: Message = pickle.load(self._process.stdout)  # noqa: S301 - from our own child
+            except (EOFError, pickle.UnpicklingError, OSError, ValueError):
+                break
+            if isinstance(message, Ready):
+                self._ready.set()
+            elif self._sampler is not None:
+                self._sampler.take(message)
+        self._ready.set()
+        if self._sampler is not None:
+            self._sampler.lost()
 
     def close(self) -> None:
-        """Give back the descriptors."""
-        for descriptor in (self._wake_read, self._wake_write, self._pidfd):
-            if descriptor is not None:
-                os.close(descriptor)
-
-
-@dataclass(slots=True)
-class Life:
-    """What the sampler saw of a step; times are monotonic, `started_at_ns` is the wall clock's (Unix)."""
-
-    started_ns: int | None = None
-    started_at_ns: int = 0
-    ended_ns: int | None = None
-    baseline: Sample | None = None
-    startup_memory_peak_bytes: int | None = None
-    last: Sample | None = None
-    sampling: Sampling | None = None
-
-
-def sample_until_end(
-    meter: Readable, clock: Clock, period_ns: int, start_ns: int, emit: Callable[[list[Sample]], None]
-) -> Sampling:
-    """Read `meter` every period until the clock says that the process ended; one more sample is taken then.
-
-    Args:
-        start_ns: where t_ns = 0 is; the first sample is taken at once, the k-th is due at start_ns + k periods.
-        emit: gets the samples in batches of some 200 ms, with absolute counters and relative times.
-    """
-    batch: list[Sample] = []
-    batch_end_ns = detail_due_ns = start_ns
-    tick = samples = missed = longest_gap_ns = 0
-    previous_ns = start_ns
-    ended = False
-    while not ended:
-        now_ns = clock.now_ns()
-        sample = meter.read(now_ns - start_ns, detailed=now_ns >= detail_due_ns)
-        if sample is not None:
-            batch.append(sample)
-            samples += 1
-            longest_gap_ns = max(longest_gap_ns, now_ns - previous_ns)
-            previous_ns = now_ns
-        if now_ns >= detail_due_ns:
-            detail_due_ns += DETAIL_BEAT_NS * (1 + (now_ns - detail_due_ns) // DETAIL_BEAT_NS)
-        if now_ns >= batch_end_ns and batch:
-            emit(batch)
-            batch, batch_end_ns = [], now_ns + _BATCH_NS
-        due = (clock.now_ns() - start_ns) // period_ns + 1
-        missed += due - tick - 1
-        tick = due
-        ended = clock.wait_until(start_ns + tick * period_ns)
-    now_ns = clock.now_ns()
-    last = meter.read(now_ns - start_ns, detailed=True)
-    if last is not None:
-        longest_gap_ns = max(longest_gap_ns, now_ns - previous_ns)
-        batch.append(last)
-        samples += 1
-    if batch:
-        emit(batch)
-    return Sampling(period_ns, samples, tick, missed, longest_gap_ns)
+        """End the process."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join(1)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 class Sampler:
     """Samples one step from its first instruction to its end.
 
     Args:
+        process: where the sampling is done.
         hierarchies: where the counters are.
         parent: the group that cpost made for the step; None where it may not make groups.
         period_ns: time from one sample to the next.
-        emit: gets batches of samples, from the sampling thread; counters count from the baseline.
+        emit: gets batches of samples, from another thread; counters count from the baseline.
+
+    Attributes:
+        life: what is known of the step until now.
+        exact: whether totals outlive the container: they are read from a group of cpost's own.
+        error: why sampling broke off; empty where it did not.
+        started: set once the step has begun.
     """
 
     def __init__(
-        self, hierarchies: Hierarchies, parent: Group | None, period_ns: int, emit: Callable[[list[Sample]], None]
+        self,
+        process: SamplingProcess,
+        hierarchies: Hierarchies,
+        parent: Group | None,
+        period_ns: int,
+        emit: Callable[[list[Sample]], None],
     ) -> None:
-        self._hierarchies = hierarchies
-        self._parent = parent
-        self._period_ns = period_ns
+        self._process = process
+        self._watch = Watch(hierarchies, parent, period_ns)
         self._emit = emit
-        self._meter: Meter | None = None
-        self._pid: int | None = None
-        self._runtime_pid: int | None = None
-        self._clock: ProcessClock | None = None
-        self._stopped = threading.Event()
-        self.started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cpost-sampler", daemon=True)
+        self._totals: Totals | None = None
+        self._begun = False
+        self._finished = threading.Event()
         self.life = Life()
-        self.error: Exception | None = None
+        self.exact = parent is not None
+        self.error = ""
+        self.started = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch for the step's first instruction; call before the container starts."""
-        self._thread.start()
+        """Begin to watch for the step's first instruction; call before the container starts.
+
+        Raises:
+            HostError: there is no sampling process.
+        """
+        self._process.serve(self)
+        self._begun = True
+        self._process.send(self._watch)
 
     def attach(self, pid: int) -> None:
         """Tell the main process's id as the engine knows it, for where there is no parent group to watch."""
-        self._pid = pid
+        self._process.send(Attach(pid))
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Stop sampling if it still goes on, and wait for the thread."""
-        self._stopped.set()
-        if self._clock is not None:
-            self._clock.stop()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-
-    def close(self) -> None:
-        """Give back files and descriptors."""
-        if self._meter is not None:
-            self._meter.close()
-        if self._clock is not None:
-            self._clock.close()
-
-    @property
-    def exact(self) -> bool:
-        """Whether totals outlive the container: they are read from a group of cpost's own."""
-        return self._parent is not None
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Stop sampling if it still goes on, and wait for the totals."""
+        if not self._begun:
+            return
+        self._begun = False
+        self._process.send(Finish())
+        if not self._finished.wait(timeout_s):
+            self.error = self.error or "the sampling process does not answer"
 
     def totals(self) -> Totals | None:
-        """The totals of the step's life; call after its end. None where no counter was ever read."""
-        life, meter = self.life, self._meter
-        if meter is None:
-            return None
-        final = self._rebase(meter.read(0, detailed=True)) if self.exact else life.last
-        if final is None:
-            return None
-        last = (life.last.detail if life.last else None) or Detail()
-        detail = final.detail or last
-        end_ns = (life.ended_ns or 0) - (life.started_ns or 0)
-        return Totals(
-            source="kernel" if self.exact else "last sample",
-            cpu_us=final.cpu_us,
-            cpu_user_us=final.cpu_user_us,
-            cpu_system_us=final.cpu_system_us,
-            throttled_us=final.throttled_us,
-            throttled_periods=final.throttled_periods,
-            memory_peak_bytes=meter.peak_bytes(),
-            oom_kills=detail.oom_kills,
-            pids_peak=meter.pids_peak(),
-            # A v1 group forgets the io of a container that is gone.
-            io_read_bytes=_larger(detail.io_read_bytes, last.io_read_bytes),
-            io_write_bytes=_larger(detail.io_write_bytes, last.io_write_bytes),
-            startup_cpu_us=life.baseline.cpu_us if life.baseline else None,
-            startup_memory_peak_bytes=life.startup_memory_peak_bytes,
-            tail_ns=0 if self.exact else max(0, end_ns - final.t_ns),
-        )
+        """The totals of the step's life; call after `stop`. None where no counter was ever read."""
+        return self._totals
 
-    # ------------------------------------------------------------ in the thread
+    # ------------------------------------------------------------ called by the process's listener
 
-    def _run(self) -> None:
-        _sharpen_timer()
-        try:
-            pid = self._watch()
-            if pid is not None:
-                self._sample(pid)
-        except Exception as error:  # a thread has nobody to raise to: the step reports it
-            self.error = error
+    def take(self, message: Message) -> None:
+        """Take a message of the sampling process."""
+        if isinstance(message, list):
+            self._emit(message)
+        elif isinstance(message, Seen | Finished):
+            self.life, self.exact = message.life, message.exact
+            if self.life.started_ns is not None:
+                self.started.set()
+            if isinstance(message, Finished):
+                self._totals, self.error = message.totals, message.error
+                self._finished.set()
 
-    def _watch(self) -> int | None:
-        """Wait for the operator's first instruction; returns the main process's id, None when stopped before."""
-        if self._parent is not None:
-            self._meter = open_meter(self._hierarchies, self._parent, own=True)
-        before: tuple[int, Sample | None] | None = None
-        while not self._stopped.is_set():
-            now_ns = time.monotonic_ns()
-            reading = self._meter.read(0, detailed=False) if self._meter else None
-            pid = self._program()
-            if pid is not None:
-                # The last look at which the runtime was still at work: time and counters of the same instant.
-                began_ns, baseline = before or (now_ns, reading)
-                self._begin(began_ns, baseline, late=now_ns - began_ns > _LATE_NS)
-                return pid
-            before = (now_ns, reading)
-            self._stopped.wait(_WATCH_PERIOD_S)
-        return None
-
-    def _program(self) -> int | None:
-        """The main process, once it is the operator's: found below the parent group, else as `attach` told."""
-        for child in self._parent.children() if self._parent else ():
-            pids = child.pids()
-            started = [pid for pid in pids if not _is_runtime(pid)]
-            if started:
-                # Not before: the runtime enters one hierarchy after the other.
-                if self._meter is not None:
-                    self._meter.attach(child)
-                return min(started)
-            self._runtime_pid = max(pids, default=self._runtime_pid)
-            # Nobody left, but somebody was there: the operator came and went between two looks.
-            return None if pids else self._runtime_pid
-        if self._runtime_pid is None and self._pid is not None:
-            self._fall_back(self._pid)
-            return self._pid
-        return self._runtime_pid
-
-    def _fall_back(self, pid: int) -> None:
-        """Sample the container's own group: there is none of ours above it, and it goes away with the container."""
-        group = self._hierarchies.group_of(pid)
-        if group is not None:
-            if self._meter is not None:
-                self._meter.close()
-            self._parent = None
-            self._meter = open_meter(self._hierarchies, group, own=False)
-
-    def _begin(self, started_ns: int, baseline: Sample | None, *, late: bool) -> None:
-        self.life.started_ns = started_ns
-        self.life.started_at_ns = time.time_ns() - (time.monotonic_ns() - started_ns)
-        if self._meter is not None:
-            now = self._meter.read(0, detailed=True)
-            # Found late, without a group of our own: what was used until now counts as start-up.
-            baseline = baseline or now
-            self.life.baseline = baseline._replace(detail=now.detail) if baseline and now else baseline
-            if self.exact and not late:  # after a late look the mark may be the operator's already: it stays
-                self.life.startup_memory_peak_bytes = self._meter.begin()
-        self.started.set()
-
-    def _sample(self, pid: int) -> None:
-        assert self._meter is not None
-        assert self.life.started_ns is not None
-        self._clock = ProcessClock(pid)
-        if self._stopped.is_set():
-            self._clock.stop()
-        cpu_before_ns = time.thread_time_ns()
-        sampling = sample_until_end(self._meter, self._clock, self._period_ns, self.life.started_ns, self._hand_over)
-        self.life.ended_ns = time.monotonic_ns()
-        cost_us = (time.thread_time_ns() - cpu_before_ns) // 1000
-        self.life.sampling = Sampling(
-            sampling.period_ns,
-            sampling.samples,
-            sampling.ticks_due,
-            sampling.ticks_missed,
-            sampling.longest_gap_ns,
-            cost_us,
-        )
-
-    def _hand_over(self, batch: list[Sample]) -> None:
-        samples = [rebased for sample in batch if (rebased := self._rebase(sample)) is not None]
-        if samples:
-            self.life.last = samples[-1]
-            self._emit(samples)
-
-    def _rebase(self, sample: Sample | None) -> Sample | None:
-        """Count from the baseline: what the container runtime used before is not the operator's."""
-        base = self.life.baseline
-        if sample is None or base is None:
-            return sample
-        detail = sample.detail
-        if detail is not None and base.detail is not None:
-            cumulative = ("io_read_bytes", "io_write_bytes", *(name for name in Detail._fields if "psi" in name))
-            changes = {name: _less(getattr(detail, name), getattr(base.detail, name)) for name in cumulative}
-            detail = detail._replace(**changes)
-        return sample._replace(
-            cpu_us=max(0, sample.cpu_us - base.cpu_us),
-            cpu_user_us=_less(sample.cpu_user_us, base.cpu_user_us),
-            cpu_system_us=_less(sample.cpu_system_us, base.cpu_system_us),
-            detail=detail,
-        )
-
-
-def _is_runtime(pid: int) -> bool:
-    """Whether a process is still the container runtime's; one that is gone already was a helper of its start-up."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().startswith(_RUNTIME_COMMANDS)
-    except OSError:
-        return True
-
-
-def _larger(one: int | None, other: int | None) -> int | None:
-    return max((value for value in (one, other) if value is not None), default=None)
-
-
-def _less(value: int | None, base: int | None) -> int | None:
-    return value if value is None or base is None else max(0, value - base)
-
-
-def _sharpen_timer() -> None:
-    """Let this thread's sleeps end on time: the default slack of 50 us is there to save power (prctl(2))."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    def lost(self) -> None:
+        """Take notice of the sampling process's end."""
+        if not self._finished.is_set():
+            self.error = _GONE
+            self._finished.set()

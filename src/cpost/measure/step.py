@@ -19,8 +19,8 @@ from cpost.measure.cgroup import Group, Hierarchies
 from cpost.measure.cleanup import remove_group
 from cpost.measure.engine import ContainerState, Engine, Owned
 from cpost.measure.owner import LABEL_OPERATOR
-from cpost.measure.sampler import Sampler
-from cpost.model import Outcome, Sample, Step, StepResult, Totals
+from cpost.measure.sampler import Sampler, SamplingProcess
+from cpost.model import Outcome, Sample, Sampling, Step, StepResult, Totals
 from cpost.units import NS_PER_S, format_mb, format_seconds
 
 STOP_GRACE_NS = 5 * NS_PER_S
@@ -31,6 +31,8 @@ _RECONNECT_S = 30.0
 _SIGKILL_CODE = 137
 _STOPPED_CODES = (_SIGKILL_CODE, 143)  # how an engine that goes down ends a container: SIGTERM, then SIGKILL
 _LAST_SIGNAL = 64
+_LONG_GAP_NS, _LONG_GAP_PERIODS = NS_PER_S, 20
+_CLOCK_STEP_NS = NS_PER_S // 2  # time servers move a clock by less
 _NOT_STARTED_CODES = {126: "the command is not executable", 127: "the command was not found"}
 
 
@@ -45,6 +47,7 @@ class Bench:
     """
 
     engine: Engine
+    sampling: SamplingProcess
     hierarchies: Hierarchies
     run_id: str
     labels: Mapping[str, str]
@@ -100,6 +103,7 @@ def _parent_group(step: Step, bench: Bench) -> Iterator[tuple[Group | None, str 
     group = bench.hierarchies.group(name)
     try:
         group.make()
+        group.limit_memory(step.memory_limit_bytes)
     except OSError as error:
         raise HostError(
             f"cannot make control group {name}: {error.strerror}", "`cpost doctor` checks the host"
@@ -129,7 +133,7 @@ class _Measurement:
         self._observer = observer
         self._container = container
         self._events: queue.SimpleQueue[list[Sample] | _Ended | _Lost] = queue.SimpleQueue()
-        self._sampler = Sampler(bench.hierarchies, parent, bench.period_ns, self._events.put)
+        self._sampler = Sampler(bench.sampling, bench.hierarchies, parent, bench.period_ns, self._events.put)
         self._stopped_as: Outcome | None = None
         self._kill_at_ns: int | None = None
         self._started_ns = 0
@@ -147,7 +151,6 @@ class _Measurement:
             return self._conclude(end)
         finally:
             self._sampler.stop()
-            self._sampler.close()
 
     # ------------------------------------------------------------ start
 
@@ -276,7 +279,7 @@ class _Measurement:
     # ------------------------------------------------------------ the end
 
     def _conclude(self, end: _Ended | _Lost) -> StepResult:
-        totals = self._sampler.totals() if self._sampler.error is None else None
+        totals = self._sampler.totals()
         if isinstance(end, _Lost):
             outcome = self._stopped_as or Outcome.ENGINE_LOST
             return self._outcome(outcome, end.error.message, None, totals)
@@ -299,10 +302,12 @@ class _Measurement:
 
     def _outcome(self, outcome: Outcome, cause: str, exit_code: int | None, totals: Totals | None = None) -> StepResult:
         life = self._sampler.life
-        if self._sampler.error is not None:
+        if self._sampler.error:
             self._warnings.append(f"sampling broke off: {self._sampler.error}")
         if self._bench.group_name is not None and not self._sampler.exact and life.started_ns:
             self._warnings.append("the engine did not use cpost's control group: first and last moments are missing")
+        if life.sampling is not None:
+            self._warnings += sampling_warnings(life.sampling)
         started_ns, ended_ns = life.started_ns, life.ended_ns
         return StepResult(
             operator=self._step.operator,
@@ -357,6 +362,28 @@ def verdict(
     if kills or flagged:
         return Outcome.COMPLETED, "a process was killed for memory, although the operator ended well"
     return Outcome.COMPLETED, ""
+
+
+def sampling_warnings(sampling: Sampling) -> list[str]:
+    """What bent the series of a step, or would surprise its reader."""
+    found = []
+    if sampling.longest_gap_ns > max(_LONG_GAP_NS, _LONG_GAP_PERIODS * sampling.period_ns):
+        found.append(
+            f"the sampler was held up for {format_seconds(sampling.longest_gap_ns)}: the series has a gap there "
+            f"({sampling.ticks_missed} of {sampling.ticks_due} ticks missed in all)"
+        )
+    if sampling.counter_resets:
+        found.append(
+            "the CPU counter went backwards (somebody has set it back): what was used around then may be missing"
+        )
+    if abs(sampling.clock_step_ns) > _CLOCK_STEP_NS:
+        found.append(
+            f"the wall clock was set by {sampling.clock_step_ns / NS_PER_S:+.1f} s meanwhile: "
+            "timestamps go on by the clock of the start, durations are right"
+        )
+    if sampling.suspended_ns > _CLOCK_STEP_NS:
+        found.append(f"the machine slept for {format_seconds(sampling.suspended_ns)} meanwhile, which is not counted")
+    return found
 
 
 def _empty_outputs(step: Step) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from builders import MS, sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.measure.sampler import ProcessClock, sample_until_end
+from cpost.measure.loop import ProcessClock, sample_until_end
 from cpost.model import Detail, Sample, Sampling
 
 PERIOD = 10 * MS
@@ -43,13 +43,19 @@ class Meter:
 
     def __init__(self, clock: Clock, cost_ms: Callable[[int], float], gone: Callable[[int], bool]) -> None:
         self._clock, self._cost_ms, self._gone = clock, cost_ms, gone
-        self.readings = 0
+        self.readings = self.sampled = 0
 
-    def read(self, t_ns: int, *, detailed: bool) -> Sample | None:
-        assert t_ns == self._clock.now - START
+    def look(self, *, detailed: bool) -> Detail | str | None:
         self._clock.now += int(self._cost_ms(self.readings) * MS)
         self.readings += 1
-        return None if self._gone(self.readings) else sample(t_ns / MS, detail=Detail() if detailed else None)
+        if self._gone(self.readings):
+            return None
+        return Detail() if detailed else "no detail"
+
+    def sample(self, t_ns: int, look: Detail | str, read_ns: int) -> Sample | None:
+        assert read_ns == int(self._cost_ms(self.sampled) * MS)
+        self.sampled += 1
+        return sample(t_ns / MS, detail=look if isinstance(look, Detail) else None)
 
 
 class Measured:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cpost.measure.cgroup import Group, Hierarchies
-from cpost.measure.sampler import Sampler
+from cpost.measure.life import LifeWatch
 from cpost.model import Sample, Totals
 
 PERIOD = 2 * 10**6
@@ -57,10 +57,10 @@ class Rig:
     def container_runs(self) -> None:
         (self.root / "cg/own/container/cgroup.procs").write_text(f"{self.child.pid}\n")
 
-    def sampler(self, parent: Group | None) -> Sampler:
-        return Sampler(self.hierarchies, parent, PERIOD, self.samples.extend)
+    def sampler(self, parent: Group | None) -> LifeWatch:
+        return LifeWatch(self.hierarchies, parent, PERIOD, self.samples.extend)
 
-    def ends(self, sampler: Sampler) -> Totals:
+    def ends(self, sampler: LifeWatch) -> Totals:
         """Let the process end, wait for the thread, and take the totals."""
         assert self.child.stdin is not None
         self.child.stdin.close()
@@ -103,7 +103,7 @@ def test_after_a_late_first_look_the_mark_is_kept(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, late: bool, peak: int
 ) -> None:
     """It may be the operator's already: rather the runtime's start-up in the peak than the operator's lost."""
-    monkeypatch.setattr("cpost.measure.sampler._LATE_NS", -1 if late else 10**12)
+    monkeypatch.setattr("cpost.measure.life._LATE_NS", -1 if late else 10**12)
     rig.kernel_says(memory=5 * MIB)
     (rig.root / "cg/own/memory.peak").write_text(f"{30 * MIB}\n")
     sampler = rig.sampler(rig.own)
@@ -144,7 +144,7 @@ def test_times_count_from_the_start_and_the_sampling_says_how_it_went(rig: Rig) 
     assert 0 <= times[0] <= times[-1] <= life.ended_ns - life.started_ns
 
 
-def test_counters_behind_the_baseline_never_go_below_zero(rig: Rig) -> None:
+def test_a_counter_that_is_set_back_goes_on_from_where_it_was_and_is_told(rig: Rig) -> None:
     rig.kernel_says(cpu=50_000, io=1000)
     sampler = rig.sampler(rig.own)
     sampler.start()
@@ -152,7 +152,10 @@ def test_counters_behind_the_baseline_never_go_below_zero(rig: Rig) -> None:
     assert sampler.started.wait(10)
     rig.kernel_says(cpu=10_000, io=10)
     totals = rig.ends(sampler)
-    assert (totals.cpu_us, totals.io_read_bytes) == (0, 0)
+    assert (totals.cpu_us, totals.io_read_bytes) == (10_000, 0)
+    assert sampler.life.sampling is not None
+    assert sampler.life.sampling.counter_resets == 1
+    assert all(before.cpu_us <= after.cpu_us for before, after in zip(rig.samples, rig.samples[1:], strict=False))
 
 
 def test_the_end_is_read_after_the_container_s_group_is_gone(rig: Rig) -> None:
@@ -176,7 +179,7 @@ def test_an_operator_that_came_and_went_between_two_looks_has_totals(rig: Rig, m
         looked.set()
         return True
 
-    monkeypatch.setattr("cpost.measure.sampler._is_runtime", still_the_runtime)
+    monkeypatch.setattr("cpost.measure.life._is_runtime", still_the_runtime)
     rig.kernel_says(cpu=1000)
     rig.container_runs()
     sampler = rig.sampler(rig.own)
@@ -244,7 +247,7 @@ def test_what_breaks_in_the_thread_is_kept_for_the_step(rig: Rig) -> None:
     def refuse(_: list[Sample]) -> None:
         raise broken
 
-    sampler = Sampler(rig.hierarchies, rig.own, PERIOD, refuse)
+    sampler = LifeWatch(rig.hierarchies, rig.own, PERIOD, refuse)
     sampler.start()
     rig.container_runs()
     sampler._thread.join(10)

@@ -1,0 +1,275 @@
+"""A step's life as the sampling process sees it: from the container runtime's work to the main process's end.
+
+First the step's control group is watched as it comes to life. The container runtime works in it before the operator
+does; the change of the main process's command name marks the operator's first instruction, and the counters' values
+of that instant are the baseline. Then the sampling loop runs until the main process ends. The totals are read last.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cpost.measure.cgroup import Group, Hierarchies
+from cpost.measure.loop import ProcessClock, sample_until_end, sharpen_timer
+from cpost.measure.meter import Meter, open_meter
+from cpost.model import Detail, Sample, Sampling, Totals
+from cpost.units import NS_PER_MS
+
+_WATCH_PERIOD_S = 0.001
+_LATE_NS = 10 * NS_PER_MS
+_RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim")
+
+
+@dataclass(slots=True)
+class Life:
+    """What the sampler saw of a step; times are monotonic, `started_at_ns` is the wall clock's (Unix)."""
+
+    started_ns: int | None = None
+    started_at_ns: int = 0
+    ended_ns: int | None = None
+    baseline: Sample | None = None
+    startup_memory_peak_bytes: int | None = None
+    last: Sample | None = None
+    sampling: Sampling | None = None
+
+
+class LifeWatch:
+    """Watches and samples one step from its first instruction to its end, in a thread of its own.
+
+    Args:
+        hierarchies: where the counters are.
+        parent: the group that cpost made for the step; None where it may not make groups.
+        period_ns: time from one sample to the next.
+        emit: gets batches of samples, from the sampling thread; counters count from the baseline.
+        tell: called from that thread when the step has begun, and when it has ended; `life` says when.
+    """
+
+    def __init__(
+        self,
+        hierarchies: Hierarchies,
+        parent: Group | None,
+        period_ns: int,
+        emit: Callable[[list[Sample]], None],
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._hierarchies = hierarchies
+        self._parent = parent
+        self._period_ns = period_ns
+        self._emit = emit
+        self._tell = tell
+        self._meter: Meter | None = None
+        self._pid: int | None = None
+        self._runtime_pid: int | None = None
+        self._clock: ProcessClock | None = None
+        self._stopped = threading.Event()
+        self.started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cpost-sampler", daemon=True)
+        self.life = Life()
+        self.error: Exception | None = None
+
+    def start(self) -> None:
+        """Begin to watch for the step's first instruction; call before the container starts."""
+        self._thread.start()
+
+    def attach(self, pid: int) -> None:
+        """Tell the main process's id as the engine knows it, for where there is no parent group to watch."""
+        self._pid = pid
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Stop sampling if it still goes on, and wait for the thread."""
+        self._stopped.set()
+        if self._clock is not None:
+            self._clock.stop()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def close(self) -> None:
+        """Give back files and descriptors."""
+        if self._meter is not None:
+            self._meter.close()
+        if self._clock is not None:
+            self._clock.close()
+
+    @property
+    def exact(self) -> bool:
+        """Whether totals outlive the container: they are read from a group of cpost's own."""
+        return self._parent is not None
+
+    def totals(self) -> Totals | None:
+        """The totals of the step's life; call after its end. None where no counter was ever read."""
+        life, meter = self.life, self._meter
+        if meter is None:
+            return None
+        final = self._rebase(meter.read(0, detailed=True)) if self.exact else life.last
+        if final is None:
+            return None
+        last = (life.last.detail if life.last else None) or Detail()
+        detail = final.detail or last
+        end_ns = (life.ended_ns or 0) - (life.started_ns or 0)
+        return Totals(
+            source="kernel" if self.exact else "last sample",
+            cpu_us=final.cpu_us,
+            cpu_user_us=final.cpu_user_us,
+            cpu_system_us=final.cpu_system_us,
+            throttled_us=final.throttled_us,
+            throttled_periods=final.throttled_periods,
+            memory_peak_bytes=meter.peak_bytes(),
+            oom_kills=detail.oom_kills,
+            pids_peak=meter.pids_peak(),
+            # A v1 group forgets the io of a container that is gone.
+            io_read_bytes=_larger(detail.io_read_bytes, last.io_read_bytes),
+            io_write_bytes=_larger(detail.io_write_bytes, last.io_write_bytes),
+            startup_cpu_us=life.baseline.cpu_us if life.baseline else None,
+            startup_memory_peak_bytes=life.startup_memory_peak_bytes,
+            tail_ns=0 if self.exact else max(0, end_ns - final.t_ns),
+        )
+
+    # ------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
+        sharpen_timer()
+        try:
+            pid = self._watch()
+            if pid is not None:
+                self._sample(pid)
+        except Exception as error:  # a thread has nobody to raise to: the step reports it
+            self.error = error
+
+    def _watch(self) -> int | None:
+        """Wait for the operator's first instruction; returns the main process's id, None when stopped before."""
+        if self._parent is not None:
+            self._meter = open_meter(self._hierarchies, self._parent, own=True)
+        before: tuple[int, Sample | None] | None = None
+        while not self._stopped.is_set():
+            now_ns = time.monotonic_ns()
+            reading = self._meter.read(0, detailed=False) if self._meter else None
+            pid = self._program()
+            if pid is not None:
+                # The last look at which the runtime was still at work: time and counters of the same instant.
+                began_ns, baseline = before or (now_ns, reading)
+                self._begin(began_ns, baseline, late=now_ns - began_ns > _LATE_NS)
+                return pid
+            before = (now_ns, reading)
+            self._stopped.wait(_WATCH_PERIOD_S)
+        return None
+
+    def _program(self) -> int | None:
+        """The main process, once it is the operator's: found below the parent group, else as `attach` told."""
+        for child in self._parent.children() if self._parent else ():
+            pids = child.pids()
+            started = [pid for pid in pids if not _is_runtime(pid)]
+            if started:
+                # Not before: the runtime enters one hierarchy after the other.
+                if self._meter is not None:
+                    self._meter.attach(child, min(started))
+                return min(started)
+            self._runtime_pid = max(pids, default=self._runtime_pid)
+            # Nobody left, but somebody was there: the operator came and went between two looks.
+            return None if pids else self._runtime_pid
+        if self._runtime_pid is None and self._pid is not None:
+            self._fall_back(self._pid)
+            return self._pid
+        return self._runtime_pid
+
+    def _fall_back(self, pid: int) -> None:
+        """Sample the container's own group: there is none of ours above it, and it goes away with the container."""
+        group = self._hierarchies.group_of(pid)
+        if group is not None:
+            if self._meter is not None:
+                self._meter.close()
+            self._parent = None
+            self._meter = open_meter(self._hierarchies, group, own=False)
+
+    def _begin(self, started_ns: int, baseline: Sample | None, *, late: bool) -> None:
+        self.life.started_ns = started_ns
+        self.life.started_at_ns = time.time_ns() - (time.monotonic_ns() - started_ns)
+        if self._meter is not None:
+            now = self._meter.read(0, detailed=True)
+            # Found late, without a group of our own: what was used until now counts as start-up.
+            baseline = baseline or now
+            self.life.baseline = _completed(baseline, now) if baseline and now else baseline
+            if self.exact and not late:  # after a late look the mark may be the operator's already: it stays
+                self.life.startup_memory_peak_bytes = self._meter.begin()
+        self.started.set()
+        self._tell()
+
+    def _sample(self, pid: int) -> None:
+        assert self._meter is not None
+        assert self.life.started_ns is not None
+        self._clock = ProcessClock(pid)
+        if self._stopped.is_set():
+            self._clock.stop()
+        cpu_before_ns, clocks_before = time.process_time_ns(), _Clocks()
+        sampling = sample_until_end(self._meter, self._clock, self._period_ns, self.life.started_ns, self._hand_over)
+        self.life.ended_ns = time.monotonic_ns()
+        clocks = _Clocks()
+        self.life.sampling = replace(
+            sampling,
+            sampler_cpu_us=(time.process_time_ns() - cpu_before_ns) // 1000,
+            counter_resets=self._meter.resets,
+            clock_step_ns=clocks.wall_lead_ns - clocks_before.wall_lead_ns,
+            suspended_ns=clocks.suspended_ns - clocks_before.suspended_ns,
+        )
+        self._tell()
+
+    def _hand_over(self, batch: list[Sample]) -> None:
+        samples = [rebased for sample in batch if (rebased := self._rebase(sample)) is not None]
+        if samples:
+            self.life.last = samples[-1]
+            self._emit(samples)
+
+    def _rebase(self, sample: Sample | None) -> Sample | None:
+        """Count from the baseline: what the container runtime used before is not the operator's."""
+        base = self.life.baseline
+        if sample is None or base is None:
+            return sample
+        detail = sample.detail
+        if detail is not None and base.detail is not None:
+            cumulative = ("io_read_bytes", "io_write_bytes", *(name for name in Detail._fields if "psi" in name))
+            changes = {name: _less(getattr(detail, name), getattr(base.detail, name)) for name in cumulative}
+            detail = detail._replace(**changes)
+        return sample._replace(
+            cpu_us=max(0, sample.cpu_us - base.cpu_us),
+            cpu_user_us=_less(sample.cpu_user_us, base.cpu_user_us),
+            cpu_system_us=_less(sample.cpu_system_us, base.cpu_system_us),
+            detail=detail,
+        )
+
+
+class _Clocks:
+    """What the clocks say beside the monotonic one, which neither steps nor runs while the machine sleeps."""
+
+    def __init__(self) -> None:
+        monotonic_ns = time.monotonic_ns()
+        since_boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.suspended_ns = since_boot_ns - monotonic_ns
+        self.wall_lead_ns = time.time_ns() - since_boot_ns
+
+
+def _completed(baseline: Sample, now: Sample) -> Sample:
+    """The baseline with what only a detailed reading tells, which comes a moment later."""
+    return baseline._replace(
+        detail=now.detail,
+        cpu_user_us=now.cpu_user_us if baseline.cpu_user_us is None else baseline.cpu_user_us,
+        cpu_system_us=now.cpu_system_us if baseline.cpu_system_us is None else baseline.cpu_system_us,
+    )
+
+
+def _is_runtime(pid: int) -> bool:
+    """Whether a process is still the container runtime's; one that is gone already was a helper of its start-up."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().startswith(_RUNTIME_COMMANDS)
+    except OSError:
+        return True
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max((value for value in (one, other) if value is not None), default=None)
+
+
+def _less(value: int | None, base: int | None) -> int | None:
+    return value if value is None or base is None else max(0, value - base)
