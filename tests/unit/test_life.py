@@ -172,14 +172,17 @@ def test_the_end_is_read_after_the_container_s_group_is_gone(rig: Rig) -> None:
     assert rig.ends(sampler).cpu_us == 77_000
 
 
-def test_an_operator_that_came_and_went_between_two_looks_has_totals(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["runc:[2:INIT]", "docker-init"])
+def test_an_operator_that_came_and_went_between_two_looks_has_totals(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     looked = threading.Event()
 
-    def still_the_runtime(_pid: int) -> bool:
+    def still_the_runtime(_pid: int) -> str:
         looked.set()
-        return True
+        return command
 
-    monkeypatch.setattr("cpost.measure.life._is_runtime", still_the_runtime)
+    monkeypatch.setattr("cpost.measure.life._command", still_the_runtime)
     rig.kernel_says(cpu=1000)
     rig.container_runs()
     sampler = rig.sampler(rig.own)
@@ -192,6 +195,37 @@ def test_an_operator_that_came_and_went_between_two_looks_has_totals(rig: Rig, m
     assert totals.source == "kernel"
     assert totals.cpu_us + (totals.startup_cpu_us or 0) == 9000
     assert rig.samples
+
+
+def test_the_init_s_own_start_is_the_runtime_s(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program has run for 5 of the 20 ms that were used since the last look at the runtime."""
+    looked = threading.Event()
+    program = rig.child.pid
+    commands = {program - 1: "docker-init", program: "cat"}
+
+    def commands_of(pid: int) -> str:
+        looked.set()
+        return commands[pid]
+
+    monkeypatch.setattr("cpost.measure.life._command", commands_of)
+    monkeypatch.setattr("cpost.measure.life._run_time_us", lambda pids: {(program,): 5_000}[tuple(pids)])
+    rig.kernel_says(cpu=10_000)
+    procs = rig.root / "cg/own/container/cgroup.procs"
+    procs.write_text(f"{program - 1}\n")
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    assert looked.wait(10)
+    rig.kernel_says(cpu=30_000)
+    procs.write_text(f"{program - 1}\n{program}\n")
+    assert sampler.started.wait(10)
+    sampler.stop()
+    totals = sampler.totals()
+    assert totals is not None
+    assert totals.startup_cpu_us is not None
+    # Where a look fell between the two writes above, what it read is the runtime's for certain.
+    assert totals.startup_cpu_us in (25_000, 30_000)
+    assert totals.cpu_us == 30_000 - totals.startup_cpu_us
+    sampler.close()
 
 
 def test_without_a_group_of_our_own_the_container_s_is_sampled(rig: Rig) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cpost.measure.cgroup import Group, Hierarchies
 from cpost.measure.loop import ProcessClock, sample_until_end, sharpen_timer
@@ -22,6 +23,7 @@ from cpost.units import NS_PER_MS
 _WATCH_PERIOD_S = 0.001
 _LATE_NS = 10 * NS_PER_MS
 _RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim")
+_INIT_COMMANDS = ("docker-init", "catatonit", "podman-init")  # what engines put in front of the operator
 
 
 @dataclass(slots=True)
@@ -35,6 +37,13 @@ class Life:
     startup_memory_peak_bytes: int | None = None
     last: Sample | None = None
     sampling: Sampling | None = None
+
+
+class _FirstLook(NamedTuple):
+    """A look at the group while it comes to life."""
+
+    at_ns: int
+    reading: Sample | None
 
 
 class LifeWatch:
@@ -64,6 +73,10 @@ class LifeWatch:
         self._meter: Meter | None = None
         self._pid: int | None = None
         self._runtime_pid: int | None = None
+        self._init_seen = False
+        self._programs: list[int] = []
+        self._before: _FirstLook | None = None
+        self._before_init: _FirstLook | None = None
         self._clock: ProcessClock | None = None
         self._stopped = threading.Event()
         self.started = threading.Event()
@@ -143,36 +156,45 @@ class LifeWatch:
         """Wait for the operator's first instruction; returns the main process's id, None when stopped before."""
         if self._parent is not None:
             self._meter = open_meter(self._hierarchies, self._parent, own=True)
-        before: tuple[int, Sample | None] | None = None
         while not self._stopped.is_set():
-            now_ns = time.monotonic_ns()
-            reading = self._meter.read(0, detailed=False) if self._meter else None
+            look = _FirstLook(time.monotonic_ns(), self._meter.read(0, detailed=False) if self._meter else None)
             pid = self._program()
             if pid is not None:
                 # The last look at which the runtime was still at work: time and counters of the same instant.
-                began_ns, baseline = before or (now_ns, reading)
-                self._begin(began_ns, baseline, late=now_ns - began_ns > _LATE_NS)
+                began = self._before or look
+                self._begin(began, late=look.at_ns - began.at_ns > _LATE_NS)
                 return pid
-            before = (now_ns, reading)
+            self._before = look
+            if not self._init_seen:
+                self._before_init = look
             self._stopped.wait(_WATCH_PERIOD_S)
         return None
 
     def _program(self) -> int | None:
-        """The main process, once it is the operator's: found below the parent group, else as `attach` told."""
+        """The main process, once the operator's program runs: found below the parent group, else as `attach` told."""
         for child in self._parent.children() if self._parent else ():
-            pids = child.pids()
-            started = [pid for pid in pids if not _is_runtime(pid)]
-            if started:
+            found = {pid: _command(pid) for pid in sorted(child.pids())}
+            main = next((pid for pid, command in found.items() if not command.startswith(_RUNTIME_COMMANDS)), None)
+            if main is None:
+                self._runtime_pid = max(found, default=self._runtime_pid)
+            elif found[main] in _INIT_COMMANDS and list(found)[-1] == main:
+                self._runtime_pid, self._init_seen = main, True
+            else:
                 # Not before: the runtime enters one hierarchy after the other.
                 if self._meter is not None:
-                    self._meter.attach(child, min(started))
-                return min(started)
-            self._runtime_pid = max(pids, default=self._runtime_pid)
-            # Nobody left, but somebody was there: the operator came and went between two looks.
-            return None if pids else self._runtime_pid
+                    self._meter.attach(child, main)
+                self._programs = [pid for pid in found if pid != main or found[pid] not in _INIT_COMMANDS]
+                return main
+            return None if found else self._came_and_went()
         if self._runtime_pid is None and self._pid is not None:
             self._fall_back(self._pid)
             return self._pid
+        return self._came_and_went()
+
+    def _came_and_went(self) -> int | None:
+        """Nobody left, but somebody was there: between two looks, maybe the first of which saw the init."""
+        if self._runtime_pid is not None:
+            self._before = self._before_init or self._before
         return self._runtime_pid
 
     def _fall_back(self, pid: int) -> None:
@@ -184,18 +206,31 @@ class LifeWatch:
             self._parent = None
             self._meter = open_meter(self._hierarchies, group, own=False)
 
-    def _begin(self, started_ns: int, baseline: Sample | None, *, late: bool) -> None:
-        self.life.started_ns = started_ns
-        self.life.started_at_ns = time.time_ns() - (time.monotonic_ns() - started_ns)
+    def _begin(self, began: _FirstLook, *, late: bool) -> None:
+        self.life.started_ns = began.at_ns
+        self.life.started_at_ns = time.time_ns() - (time.monotonic_ns() - began.at_ns)
         if self._meter is not None:
-            now = self._meter.read(0, detailed=True)
-            # Found late, without a group of our own: what was used until now counts as start-up.
-            baseline = baseline or now
-            self.life.baseline = _completed(baseline, now) if baseline and now else baseline
+            self.life.baseline = self._baseline(self._meter, began.reading, late=late)
             if self.exact and not late:  # after a late look the mark may be the operator's already: it stays
                 self.life.startup_memory_peak_bytes = self._meter.begin()
         self.started.set()
         self._tell()
+
+    def _baseline(self, meter: Meter, before: Sample | None, *, late: bool) -> Sample | None:
+        """The counters at the operator's first instruction, which came between the look before and now.
+
+        What the group has used by now less what the operator's own processes have is the runtime's, as long as none of
+        them has ended, which after a late look is not certain. They are read last, so that nothing of theirs is lost.
+        """
+        now = meter.read(0, detailed=False)
+        ran_us = _run_time_us(self._programs)
+        detailed = meter.read(0, detailed=True)
+        if now is None or detailed is None or before is None:
+            return before or detailed  # found late, without a group of our own: all that was used until now is start-up
+        baseline = _completed(before, detailed)
+        if late or ran_us is None:
+            return baseline
+        return baseline._replace(cpu_us=max(before.cpu_us, now.cpu_us - ran_us))
 
     def _sample(self, pid: int) -> None:
         assert self._meter is not None
@@ -259,12 +294,24 @@ def _completed(baseline: Sample, now: Sample) -> Sample:
     )
 
 
-def _is_runtime(pid: int) -> bool:
-    """Whether a process is still the container runtime's; one that is gone already was a helper of its start-up."""
+def _command(pid: int) -> str:
+    """A process's command name; one that is gone already was a helper of the runtime's start-up."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().startswith(_RUNTIME_COMMANDS)
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
     except OSError:
-        return True
+        return _RUNTIME_COMMANDS[0]
+
+
+def _run_time_us(pids: list[int]) -> int | None:
+    """CPU time of these processes' threads since their fork (the first field of schedstat, proc(5)); None = unknown."""
+    total_ns = 0
+    try:
+        for pid in pids:
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                total_ns += int((thread / "schedstat").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return total_ns // 1000 if pids else None
 
 
 def _larger(one: int | None, other: int | None) -> int | None:
