@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from rig import Rig
 from trees import Tree, copy_tree
 
 settings.register_profile("cpost", max_examples=60, deadline=None, database=None, print_blob=True)
@@ -25,3 +27,11 @@ def recorded(tmp_path: Path) -> Iterator[Callable[[str], Tree]]:
     yield open_copy
     for tree in opened:
         tree.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A group on a plain file system and a process that lives until told."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        yield Rig(tmp_path, child)
+        child.kill()
