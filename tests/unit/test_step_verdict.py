@@ -48,7 +48,6 @@ def test_a_time_out_comes_next(code: int) -> None:
     [
         (137, True, 0, 1),
         (137, False, 1, 1),
-        (137, False, 0, LIMIT),
         (137, None, None, LIMIT + 4096),
         (1, True, 0, 1),  # the parent noticed that its child was killed
         (1, False, 3, None),
@@ -72,6 +71,16 @@ def test_a_plain_kill_is_not_one_for_memory(flag: bool | None, kills: int | None
 @pytest.mark.parametrize("code", [1, 134, 143])
 def test_a_peak_at_the_limit_alone_is_page_cache_unless_it_was_a_kill(code: int) -> None:
     assert ended(code, peak=LIMIT)[0] is Outcome.FAILED
+
+
+def test_a_plain_kill_of_an_operator_whose_cache_fills_the_limit() -> None:
+    """The kernel's count was read to the end, so the peak at the limit says nothing more."""
+    assert ended(137, flag=False, kills=0, peak=LIMIT) == (Outcome.FAILED, "ended by signal 9 (exit code 137)")
+
+
+def test_a_count_that_was_not_read_to_the_end_does_not_speak_against_a_kill_at_the_limit() -> None:
+    seen = totals(oom_kills=0, memory_peak_bytes=LIMIT, source="last sample")
+    assert verdict(STEP, 137, state(), seen, stopped_as=None)[0] is Outcome.OOM_KILLED
 
 
 def test_where_no_limit_was_set_a_peak_says_nothing() -> None:

@@ -342,16 +342,18 @@ def verdict(
 ) -> tuple[Outcome, str]:
     """How a step ended, from all that is known: user stop, time-out, memory kill, signal, code, in this order.
 
-    The engine's own memory-kill flag misses some kills and the kernel's counter a very few; either is enough.
+    The engine's own memory-kill flag misses some kills; either it or the kernel's count is enough. Only without a
+    count to the end a kill at the limit stands for one: cache alone may fill memory up to there.
     """
     if stopped_as is Outcome.TIMED_OUT:
         return stopped_as, f"stopped after the time-out of {format_seconds(step.timeout_ns or 0)}"
     if stopped_as is not None:
         return stopped_as, "stopped on request"
     kills = (totals.oom_kills if totals else None) or 0
+    counted = totals is not None and totals.oom_kills is not None and totals.source == "kernel"
     peak = (totals.memory_peak_bytes if totals else None) or 0
     flagged = state is not None and state.oom_killed
-    at_limit = exit_code == _SIGKILL_CODE and 0 < step.memory_limit_bytes <= peak
+    at_limit = not counted and exit_code == _SIGKILL_CODE and 0 < step.memory_limit_bytes <= peak
     if exit_code != 0 and (kills or flagged or at_limit):
         return Outcome.OOM_KILLED, f"killed for memory at the limit of {format_mb(step.memory_limit_bytes)}"
     if 128 < exit_code <= 128 + _LAST_SIGNAL:
