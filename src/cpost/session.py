@@ -141,25 +141,34 @@ def size_pipeline(pipeline_file: Path, options: Options, observer: Observer, int
         observer.warn(warning)
     _check_runnable(pipeline)
     _check_folders(options)
-    with interrupts.breaking():
-        engine = Engine()
-        _tell_leftovers(engine, observer)
-        session = _Session(pipeline, options, observer, interrupts, engine)
-    with contextlib.closing(engine):
-        return session.run()
+    # First of all, because it comes up while the engine is being asked.
+    with SamplingProcess() as sampling:
+        with interrupts.breaking():
+            engine = Engine()
+            _tell_leftovers(engine, observer)
+            session = _Session(pipeline, options, observer, interrupts, engine, sampling)
+        with contextlib.closing(engine):
+            return session.run()
 
 
 class _Session:
     """One run from the first look at the engine to the last row."""
 
     def __init__(
-        self, pipeline: Pipeline, options: Options, observer: Observer, interrupts: Interrupts, engine: Engine
+        self,
+        pipeline: Pipeline,
+        options: Options,
+        observer: Observer,
+        interrupts: Interrupts,
+        engine: Engine,
+        sampling: SamplingProcess,
     ) -> None:
         self._pipeline = pipeline
         self._options = options
         self._observer = observer
         self._interrupts = interrupts
         self._engine = engine
+        self._sampling = sampling
         self._hierarchies = Hierarchies.read()
         self._engine_facts = engine.facts()
         self._owner = Owner.current()
@@ -185,7 +194,6 @@ class _Session:
 
     def run(self) -> Run:
         guard = Guard(self._run_id, self._owner.name(self._run_id))
-        sampling = SamplingProcess()
         try:
             self._make_work_folder()
             plan = self._plan()
@@ -197,9 +205,8 @@ class _Session:
                     image_ids = self._images(plan)
                 folder.prepare()
                 self._outputs.make(plan)
-                self._measure(plan, image_ids, folder, sampling)
+                self._measure(plan, image_ids, folder)
         finally:
-            sampling.close()
             self._clean_up(guard)
         return self._run
 
@@ -247,15 +254,13 @@ class _Session:
 
     # ------------------------------------------------------------ the operators
 
-    def _measure(
-        self, plan: Plan, image_ids: dict[str, str], folder: store.RunFolder, sampling: SamplingProcess
-    ) -> None:
+    def _measure(self, plan: Plan, image_ids: dict[str, str], folder: store.RunFolder) -> None:
         labels = {**self._owner.labels(self._run_id), LABEL_VERSION: cpost.__version__}
         network = f"cpost_{self._run_id}"
         try:
             self._interrupts.check()
             self._engine.create_network(network, labels)
-            bench = self._bench(labels, network, sampling)
+            bench = self._bench(labels, network)
             for step in plan.steps:
                 self._interrupts.check()
                 record = self._measure_one(step, bench, image_ids[step.image], folder)
@@ -272,7 +277,7 @@ class _Session:
             self._save(folder)
             self._observer.run_ends(self._run)
 
-    def _bench(self, labels: dict[str, str], network: str, sampling: SamplingProcess) -> Bench:
+    def _bench(self, labels: dict[str, str], network: str) -> Bench:
         name = self._owner.name(self._run_id)
         probe = f"{name}_probe"
         may_make = self._hierarchies.may_make_groups(probe)
@@ -282,7 +287,7 @@ class _Session:
             )
         return Bench(
             engine=self._engine,
-            sampling=sampling,
+            sampling=self._sampling,
             hierarchies=self._hierarchies,
             run_id=self._run_id,
             labels=labels,

@@ -76,14 +76,15 @@ class Group:
             time.sleep(0.02)
 
     def children(self) -> Iterator[Group]:
-        """The groups directly below this one."""
-        names: set[str] = set()
-        for path in self.directories.values():
-            try:
-                names.update(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
-            except OSError:
-                continue
-        for name in sorted(names):
+        """The groups directly below this one, as one hierarchy has them: the one with the memory."""
+        path = self.directories.get("memory") or self.directories.get(UNIFIED)
+        if path is None:
+            return
+        try:
+            names = sorted(entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+        except OSError:
+            return
+        for name in names:
             yield Group({key: path / name for key, path in self.directories.items()})
 
     def pids(self) -> list[int]:

@@ -90,6 +90,9 @@ class Engine:
         HostError: nothing answers there; the hint says what to do about the kind of failure.
     """
 
+    _knows_all = False  # whether everything that carries the run's label was created, and answered, through this object
+    _unanswered = False
+
     def __init__(self) -> None:
         self.address = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         try:
@@ -169,7 +172,7 @@ class Engine:
 
     def create_network(self, name: str, labels: Mapping[str, str]) -> str:
         """Create a private bridge network; returns its id."""
-        with _call(f"create network {name}"):
+        with _call(f"create network {name}"), self._creating():
             network = self._api.create_network(name, driver="bridge", check_duplicate=True, labels=dict(labels))
         return str(network["Id"])
 
@@ -196,7 +199,7 @@ class Engine:
             cgroup_parent=cgroup_parent,
             device_requests=gpus,
         )
-        with _call(f"create container {name}"):
+        with _call(f"create container {name}"), self._creating():
             created = self._api.create_container(
                 step.image,
                 command=list(step.command) or None,
@@ -280,13 +283,25 @@ class Engine:
             if error.status != 404 and "already in progress" not in error.reason:
                 raise
 
+    @contextmanager
+    def _creating(self) -> Iterator[None]:
+        """Note whether everything that was to be created here has been answered."""
+        try:
+            yield
+        except BaseException:
+            self._unanswered = True
+            raise
+        finally:
+            self._knows_all = not self._unanswered
+
     def remove_labelled(self, filters: Mapping[str, str], timeout_s: float = 60.0) -> int:
         """Remove everything with these labels until two looks in a row find nothing; returns how many.
 
-        One look is not enough: a create that timed out at our end may still take effect at the engine's.
+        One look is not enough unless every create was answered here: one that timed out at our end, or another
+        process's, may still take effect at the engine's.
         """
         deadline, removed, empty_looks = time.monotonic() + timeout_s, 0, 0
-        while empty_looks < 2:
+        while empty_looks < (1 if self._knows_all else 2):
             found = self.owned(filters)
             empty_looks = 0 if found else empty_looks + 1
             failures = [failure for item in found if (failure := self._try_to_remove(item)) is not None]
