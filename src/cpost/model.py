@@ -360,6 +360,7 @@ class Usage:
             memory); None where memory.stat was never read.
         working_set_peak_bytes: highest total less inactive file cache.
         dev_shm_peak_bytes: the most that lay in the container's /dev/shm at one look; it is part of the need.
+        cache_peak_bytes: the most that the kernel could have taken back at one look; it is no part of the need.
     """
 
     window_ns: int
@@ -368,6 +369,7 @@ class Usage:
     need_peak_bytes: int | None = None
     working_set_peak_bytes: int | None = None
     dev_shm_peak_bytes: int | None = None
+    cache_peak_bytes: int | None = None
 
 
 class Advice(str, Enum):

@@ -76,7 +76,7 @@ def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
     kind = "need peak" if usage.need_peak_bytes is not None else "kernel peak (need unknown)"
     reasons = (
         f"cpu: {policy.percentile} % of the time at or below {format_percent(cpu)}, rounded up to whole cores",
-        f"memory: {kind} {format_mb(need)} + {policy.memory_margin_percent} %",
+        f"memory: {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage)}",
     )
     requests = Resources(_cpu(cpu, policy.cpu_step_millicores), memory_bytes)
     return Recommendation(policy.name, Advice.OK, requests, Resources(memory_bytes=memory_bytes), reasons)
@@ -109,6 +109,12 @@ def recommend(policy: str, result: StepResult, usage: Usage | None, memory_limit
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
         )
     return _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
+
+
+def _cache(usage: Usage) -> str:
+    return (
+        f" (the cache beside it, up to {format_mb(usage.cache_peak_bytes)}, can go)" if usage.cache_peak_bytes else ""
+    )
 
 
 def _with_dev_shm(advice: Recommendation, peak_bytes: int | None) -> Recommendation:

@@ -95,6 +95,7 @@ class UsageBuilder:
         self._need_peak: int | None = None
         self._working_set_peak: int | None = None
         self._dev_shm_peak: int | None = None
+        self._cache_peak: int | None = None
         self.memory_peak_bytes: int | None = None
 
     def add(self, sample: Sample) -> float | None:
@@ -129,6 +130,7 @@ class UsageBuilder:
             need_peak_bytes=self._need(totals),
             working_set_peak_bytes=self._working_set_peak,
             dev_shm_peak_bytes=self._dev_shm_peak,
+            cache_peak_bytes=self._cache_peak,
         )
 
     # ------------------------------------------------------------ CPU
@@ -186,6 +188,7 @@ class UsageBuilder:
             self._working_set_peak = max(self._working_set_peak or 0, working_set)
         if detail.reclaimable_bytes is None or self._lags(memory_bytes, detail):
             return
+        self._cache_peak = max(self._cache_peak or 0, detail.reclaimable_bytes)
         look = _Look(memory_bytes, max(0, memory_bytes - detail.reclaimable_bytes))
         self._need_peak = max(self._need_peak or 0, self._need_up_to(look))
         self._look, self._peak_since_look = look, memory_bytes

@@ -196,3 +196,11 @@ def test_the_size_of_dev_shm_is_recommended_where_it_is_known(policy: str, peak_
 def test_an_unknown_dev_shm_gets_no_size_and_neither_does_a_refused_operator() -> None:
     assert recommend("peak", result(), usage()).dev_shm_bytes is None
     assert recommend("peak", result(Outcome.FAILED), usage(dev_shm_peak_bytes=5)).dev_shm_bytes is None
+
+
+def test_the_cache_beside_the_need_is_told() -> None:
+    used = usage(memory=900 * MB, need_peak_bytes=100 * MB, cache_peak_bytes=800 * MB)
+    assert (
+        "memory: need peak 100.000 MB + 15 % (the cache beside it, up to 800.000 MB, can go)"
+        in recommend("p95", result(), used).reasons
+    )

@@ -59,6 +59,7 @@ RECORD = record(
         need_peak_bytes=300 * MB,
         working_set_peak_bytes=400 * MB,
         dev_shm_peak_bytes=30 * MB,
+        cache_peak_bytes=50 * MB,
     ),
     recommendation=replace(advice(12_000, 512 * MB), dev_shm_bytes=64 * 2**20),
 )
@@ -154,6 +155,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "memory_p95_mb": "2",
         "memory_peak_mb": "405.242",
         "memory_need_peak_mb": "300",
+        "cache_peak_mb": "50",
         "working_set_peak_mb": "400",
         "dev_shm_peak_mb": "30",
         "startup_cpu_s": "0.04",
