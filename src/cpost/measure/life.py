@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpost.measure.cgroup import Group, Hierarchies
-from cpost.measure.loop import ProcessClock, sample_until_end, sharpen_timer
+from cpost.measure.loop import ProcessClock, sample_until_end, sharpen
 from cpost.measure.meter import Meter, open_meter
 from cpost.model import Detail, Sample, Sampling, Totals
 from cpost.units import NS_PER_MS
@@ -144,7 +144,7 @@ class LifeWatch:
     # ------------------------------------------------------------ in the thread
 
     def _run(self) -> None:
-        sharpen_timer()
+        sharpen()
         try:
             pid = self._watch()
             if pid is not None:

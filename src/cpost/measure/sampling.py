@@ -21,7 +21,6 @@ from cpost.measure.life import Life, LifeWatch
 from cpost.model import Sample, Totals
 
 _OUTLET_BYTES = 2**20
-_PRIORITY = -10
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +141,6 @@ def main() -> NoReturn:
     """Carry out what comes in until the input ends; does not return."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)  # an operator on all cores must not keep the sampler waiting
-    except OSError:
-        pass  # for root only
     outlet = _Outlet(sys.stdout.fileno())
     server = _Server(outlet)
     outlet.send(Ready())
