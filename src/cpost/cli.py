@@ -112,6 +112,7 @@ def cli() -> None:
     type=_MEMORY_LIMIT,
     help="Memory that an operator may use at most [default: the host's, less a reserve].",
 )
+@click.option("--no_gpu", "--no-gpu", is_flag=True, help="Run operators that ask for a GPU without one.")
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the folders named above.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout, all else on stderr.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the final table and warnings only.")
@@ -150,6 +151,7 @@ def _options(chosen: dict[str, Any]) -> Options:
         outputs_dir=chosen["outputs_dir"] or None,
         models_dir=chosen["models_dir"] or None,
         overwrite=chosen["overwrite"],
+        no_gpu=chosen["no_gpu"],
     )
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cpost.errors import HostError
+from cpost.gpu_model import Gpu
 from cpost.measure import host
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine, EngineFacts
-from cpost.measure.nvml import gpu_facts
+from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.owner import Owner, new_run_id
 from cpost.units import MB, MIB
 
@@ -111,14 +112,23 @@ def _swap() -> Finding:
 
 def _gpus() -> Finding:
     gpus = gpu_facts()
-    if gpus.names:
-        return Finding("gpu", Verdict.OK, f"{len(gpus.names)} ({', '.join(gpus.names)}), driver {gpus.driver}")
+    if gpus.problems:
+        remedy = "nvidia-smi says more of it; the kernel's log (dmesg) has the driver's messages (Xid)"
+        return Finding("gpu", Verdict.WARNING, "; ".join((*map(_gpu, gpus.gpus), *gpus.problems)), remedy)
+    if gpus.gpus:
+        text = f"{len(gpus.gpus)}, driver {gpus.driver}: {'; '.join(map(_gpu, gpus.gpus))}"
+        return Finding("gpu", Verdict.OK, text)
     return Finding(
         "gpu",
         Verdict.WARNING,
         f"none to be seen: {gpus.absent_because or 'the driver lists none'}",
         "needed only for operators that ask for gpu: install the NVIDIA driver and container toolkit",
     )
+
+
+def _gpu(gpu: Gpu) -> str:
+    memory = f", {gpu.memory_bytes // MIB} MiB" if gpu.memory_bytes is not None else ""
+    return f"{gpu.name} ({gpu.uuid}{memory})"
 
 
 def _disks(facts: EngineFacts | None) -> Iterator[Finding]:

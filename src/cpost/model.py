@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from cpost.gpu_model import Gpu, GpuUsage
+
 # ---------------------------------------------------------------- pipeline
 
 
@@ -361,6 +363,7 @@ class Usage:
         working_set_peak_bytes: highest total less inactive file cache.
         dev_shm_peak_bytes: the most that lay in the container's /dev/shm at one look; it is part of the need.
         cache_peak_bytes: the most that the kernel could have taken back at one look; it is no part of the need.
+        gpus: of each GPU of the host, in the order of its facts.
     """
 
     window_ns: int
@@ -370,6 +373,7 @@ class Usage:
     working_set_peak_bytes: int | None = None
     dev_shm_peak_bytes: int | None = None
     cache_peak_bytes: int | None = None
+    gpus: tuple[GpuUsage, ...] = ()
 
 
 class Advice(str, Enum):
@@ -413,6 +417,8 @@ class HostFacts:
     engine_version: str = ""
     engine_api: str = ""
     storage_driver: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    gpu_driver: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,6 +451,7 @@ class Options:
     outputs_dir: str | None = None
     models_dir: str | None = None
     overwrite: bool = False
+    no_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)

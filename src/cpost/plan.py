@@ -73,7 +73,7 @@ def _make_step(
         declared=operator.requests,
         models=operator.models,
         services=tuple(service.name for service in operator.services),
-        gpu_count=operator.requests.gpu_count or 0,
+        gpu_count=0 if options.no_gpu else operator.requests.gpu_count or 0,
         shm_bytes=options.shm_bytes,
         pids_limit=options.pids_limit,
         memory_limit_bytes=limit_bytes,

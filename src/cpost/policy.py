@@ -6,13 +6,15 @@ Memory margins are on top of a peak, never of a percentile: a request below the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import Advice, Outcome, Recommendation, Resources, StepResult, Usage
 from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
 
 _DEFAULT_DEV_SHM_BYTES = 64 * MIB
+_FEWEST_LOOKS = 20  # a second of looks, before "never seen" is taken for an answer
 _OUTCOME_REASONS = {
     Outcome.FAILED: "the operator failed",
     Outcome.OOM_KILLED: "it needs more memory than it could get",
@@ -89,12 +91,19 @@ POLICIES: Mapping[str, Callable[[Usage], Recommendation]] = {
 }
 
 
-def recommend(policy: str, result: StepResult, usage: Usage | None, memory_limit_bytes: int = 0) -> Recommendation:
+def recommend(
+    policy: str,
+    result: StepResult,
+    usage: Usage | None,
+    memory_limit_bytes: int = 0,
+    declared_gpus: int | None = None,
+) -> Recommendation:
     """Apply a policy of `POLICIES` to a step that ended well; anything else gets a refusal with its reason.
 
     Args:
         memory_limit_bytes: the ceiling that the step ran under; a figure at the ceiling is the ceiling's, not the
             operator's. 0 = none.
+        declared_gpus: how many GPUs the operator asks for today.
     """
     if result.outcome is not Outcome.COMPLETED:
         reason = _OUTCOME_REASONS[result.outcome]
@@ -108,7 +117,8 @@ def recommend(policy: str, result: StepResult, usage: Usage | None, memory_limit
         return refuse(
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
         )
-    return _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
+    advice = _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
+    return _with_gpus(advice, usage.gpus, declared_gpus or 0)
 
 
 def _cache(usage: Usage) -> str:
@@ -128,6 +138,32 @@ def _with_dev_shm(advice: Recommendation, peak_bytes: int | None) -> Recommendat
     return replace(
         advice, dev_shm_bytes=size_bytes, reasons=(*advice.reasons, reason) if peak_bytes else advice.reasons
     )
+
+
+def _with_gpus(advice: Recommendation, gpus: Sequence[GpuUsage], declared: int) -> Recommendation:
+    count, reason = gpu_request(gpus, declared)
+    if advice.status is not Advice.OK or count == 0:
+        return advice
+    requests, limits = (replace(each, gpu_count=count) for each in (advice.requests, advice.limits))
+    return replace(advice, requests=requests, limits=limits, reasons=(*advice.reasons, f"gpu: {reason}"))
+
+
+def gpu_request(gpus: Sequence[GpuUsage], declared: int) -> tuple[int, str]:
+    """How many GPUs to ask for, and why; 0 = do not ask.
+
+    One on which no process of the operator was ever seen is not needed: whatever runs on a GPU holds memory there. But
+    an operator that was seen on none keeps what it asks for: one that falls back to the CPU looks the same.
+    """
+    used = sum(gpu.used for gpu in gpus)
+    if not gpus:
+        return declared, "as declared, it was run without any"
+    if used >= declared:
+        return used, "as many as its processes held memory on"
+    if used == 0:
+        return declared, "as declared, although no process of it was seen on any: does it fall back to the CPU?"
+    if any(gpu.memory_source is not GpuMemorySource.PROCESSES or gpu.looks < _FEWEST_LOOKS for gpu in gpus):
+        return declared, f"as declared; it was seen on {used}, but that does not tell enough of the others"
+    return used, f"its processes held memory on {used} of the {declared} declared"
 
 
 def refuse(policy: str, reason: str) -> Recommendation:

@@ -16,12 +16,13 @@ import cpost
 from cpost import store
 from cpost.definition import load
 from cpost.errors import CpostError, ExitCode, HostError, Interrupted, StoreError, UsageError
+from cpost.gpu_usage import remarks
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine
+from cpost.measure.gpu_watch import GpuFacts, GpuWatch
 from cpost.measure.guard import Guard
-from cpost.measure.nvml import gpu_facts
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.sampler import SamplingProcess
 from cpost.measure.step import Bench, measure_step
@@ -39,7 +40,7 @@ from cpost.model import (
 from cpost.outputs import OutputFolders
 from cpost.plan import make_plan
 from cpost.policy import recommend
-from cpost.recorder import Audience, Recorder
+from cpost.recorder import Audience, GpuRecorder, Recorder
 from cpost.report import spreadsheet
 from cpost.units import format_mb
 
@@ -171,6 +172,7 @@ class _Session:
         self._sampling = sampling
         self._hierarchies = Hierarchies.read()
         self._engine_facts = engine.facts()
+        self._gpus = GpuWatch()
         self._owner = Owner.current()
         self._run_id = new_run_id()
         self._work = cleanup.work_folder(self._owner.name(self._run_id))
@@ -187,7 +189,7 @@ class _Session:
             pipeline_name=self._pipeline.name,
             pipeline_file=self._pipeline.file,
             pipeline_digest=self._pipeline.digest,
-            host=host.host_facts(self._engine_facts, self._hierarchies),
+            host=host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts),
             options=self._options,
             warnings=self._pipeline.warnings,
         )
@@ -200,7 +202,7 @@ class _Session:
             folder = self._folder(plan)
             with contextlib.closing(folder):
                 self._outputs.check(plan)
-                _check_gpus(plan)
+                self._check_gpus(plan)
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
                 folder.prepare()
@@ -208,6 +210,7 @@ class _Session:
                 self._measure(plan, image_ids, folder)
         finally:
             self._clean_up(guard)
+            self._gpus.close()
         return self._run
 
     # ------------------------------------------------------------ before the first operator
@@ -228,6 +231,14 @@ class _Session:
             raise StoreError(
                 f"cannot make {self._work}: {error.strerror}", "free space there, or set TMPDIR"
             ) from error
+
+    def _check_gpus(self, plan: Plan) -> None:
+        _check_gpus(plan, self._gpus.facts)
+        for problem in self._gpus.facts.problems:
+            self._warn(problem)
+        for step in plan.steps:
+            if self._options.no_gpu and step.declared.gpu_count:
+                self._warn(f"{step.operator} asks for gpu: {step.declared.gpu_count} and runs without (--no_gpu)")
 
     def _images(self, plan: Plan) -> dict[str, str]:
         """Ids of all images; what is not here is pulled, all of it before the first operator starts."""
@@ -296,6 +307,7 @@ class _Session:
             cgroup_driver=self._engine_facts.cgroup_driver,
             period_ns=self._options.period_ns,
             interrupts=self._interrupts,
+            gpus=self._gpus,
         )
 
     def _measure_one(self, step: Step, bench: Bench, image_id: str, folder: store.RunFolder) -> OperatorRecord:
@@ -303,16 +315,18 @@ class _Session:
         self._outputs.refuse_links(step)
         watch = host.HostWatch()
         cpus = self._run.host.cpus or 1
-        recording = Recorder(folder, step.operator, self._options.window_ns, cpus, self._observer)
+        beside_gpus = GpuRecorder(self._run.host.gpus, self._gpus.take)
+        recording = Recorder(folder, step.operator, self._options.window_ns, cpus, self._observer, beside_gpus)
         with contextlib.closing(recording):
             # By its id: the tag may have moved since all images were looked up.
             result = measure_step(replace(step, image=image_id), bench, recording)
             step_usage = recording.finish(result)
         totals = result.totals
         beside = watch.warnings(totals.cpu_us if totals else None)
-        warnings = (*result.warnings, *beside, *self._failed_upstream(step), *_full_dev_shm(step, step_usage))
+        beside = [*beside, *self._gpu_warnings(step_usage), *_full_dev_shm(step, step_usage)]
+        warnings = (*result.warnings, *beside, *self._failed_upstream(step))
         result = replace(result, image_id=image_id, warnings=warnings)
-        advice = recommend(self._options.policy, result, step_usage, step.memory_limit_bytes)
+        advice = recommend(self._options.policy, result, step_usage, step.memory_limit_bytes, step.declared.gpu_count)
         record = OperatorRecord(step.operator, step.image, step.declared, result, advice, step_usage)
         kept = self._options.metrics_dir is not None
         if kept:
@@ -320,6 +334,9 @@ class _Session:
         self._run = replace(self._run, operators=(*self._run.operators, record))
         self._observer.operator_ends(record, recording.path, kept=kept)
         return record
+
+    def _gpu_warnings(self, usage: Usage | None) -> list[str]:
+        return [*self._gpus.problems(), *(remarks(self._run.host.gpus, usage.gpus) if usage else ())]
 
     def _failed_upstream(self, step: Step) -> list[str]:
         outcomes = {record.operator: record.result.outcome for record in self._run.operators}
@@ -412,13 +429,18 @@ def _check_folders(options: Options) -> None:
             )
 
 
-def _check_gpus(plan: Plan) -> None:
-    wanting = [step.operator for step in plan.steps if step.gpu_count]
-    if wanting and not (gpus := gpu_facts()).names:
-        raise HostError(
-            f"operator {wanting[0]} asks for a GPU, and there is none to be seen here ({gpus.absent_because})",
-            "install the NVIDIA driver and container toolkit, or take gpu out of its requests",
-        )
+def _check_gpus(plan: Plan, facts: GpuFacts) -> None:
+    for step in plan.steps:
+        if step.gpu_count and not facts.gpus:
+            raise HostError(
+                f"operator {step.operator} asks for a GPU, and there is none to be seen here ({facts.absent_because})",
+                "install the NVIDIA driver and container toolkit, or run it without a GPU (--no_gpu)",
+            )
+        if step.gpu_count > len(facts.gpus):
+            raise HostError(
+                f"operator {step.operator} asks for gpu: {step.gpu_count}, and this host has {len(facts.gpus)}",
+                "run it on a host with more GPUs, or without any (--no_gpu)",
+            )
 
 
 def _full_dev_shm(step: Step, used: Usage | None) -> list[str]:

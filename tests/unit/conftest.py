@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import settings
 from rig import Rig
 from trees import Tree, copy_tree
+
+import fake_nvml
 
 settings.register_profile("cpost", max_examples=60, deadline=None, database=None, print_blob=True)
 settings.load_profile("cpost")
@@ -35,3 +38,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         yield Rig(tmp_path, child)
         child.kill()
+
+
+@pytest.fixture
+def nvml_script(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Says what the driver will tell from now on, line by line; the real pynvml asks the stand-in in this process."""
+    ctypes.CDLL(str(nvml_library))  # loaded once, it is found again by its name
+    script = tmp_path / "nvml"
+    monkeypatch.setenv(fake_nvml.VARIABLE, str(script))
+    return lambda *lines: fake_nvml.write(script, *lines)

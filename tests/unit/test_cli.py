@@ -87,7 +87,7 @@ def test_run_is_the_verb_where_none_is_named(session: Session, monkeypatch: pyte
 
 def test_every_option_gets_to_the_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "run p.yaml in --metrics_dir m --outputs_dir o --models_dir r --policy p95 --period 5ms --window 1s"
-    words += " --timeout 2m --shm_size 64m --memory_limit 1.5GB --force stop --overwrite"
+    words += " --timeout 2m --shm_size 64m --memory_limit 1.5GB --force stop --overwrite --no_gpu"
     assert called(monkeypatch, *words.split()) == 0
     assert session.options == Options(
         period_ns=5 * 10**6,
@@ -102,6 +102,7 @@ def test_every_option_gets_to_the_session(session: Session, monkeypatch: pytest.
         outputs_dir="o",
         models_dir="r",
         overwrite=True,
+        no_gpu=True,
     )
     dashed = re.sub(r"--(\w+)_", r"--\1-", words)
     first = session.options

@@ -11,11 +11,12 @@ import pytest
 from cpost import doctor
 from cpost.doctor import Finding, Verdict
 from cpost.errors import HostError
-from cpost.measure import nvml
+from cpost.gpu_model import Gpu
 from cpost.measure.engine import EngineFacts
-from cpost.measure.nvml import GpuFacts
+from cpost.measure.gpu_watch import GpuFacts
 
 FACTS = EngineFacts("20.10.24", "1.41", "overlay2", "cgroupfs", "2", "/", "host", rootless=False)
+GPUS = GpuFacts((Gpu("GPU-a", "A100", 40 * 2**30), Gpu("MIG-b", "A100 MIG 1g.5gb")), "550")
 Examine = Callable[..., dict[str, Finding]]
 
 
@@ -54,7 +55,7 @@ def examine(monkeypatch: pytest.MonkeyPatch) -> Examine:
         hierarchies = ill.get("hierarchies", FakeHierarchies(may_make=ill.get("may_make", True)))
         monkeypatch.setattr(doctor, "Engine", lambda: FakeEngine(ill.get("facts", FACTS), ill.get("images", [])))
         monkeypatch.setattr(doctor, "_read_hierarchies", lambda: hierarchies)
-        monkeypatch.setattr(doctor, "gpu_facts", lambda: ill.get("gpus", GpuFacts(("A100",), "550")))
+        monkeypatch.setattr(doctor, "gpu_facts", lambda: ill.get("gpus", GPUS))
         monkeypatch.setattr(doctor.host, "swap_bytes", lambda: ill.get("swap", (0, 0)))
         monkeypatch.setattr(doctor.host, "free_bytes", lambda _folder: ill.get("free", 10**12))
         return {finding.subject: finding for finding in doctor.examine()}
@@ -79,6 +80,7 @@ def test_a_host_with_everything_is_well(examine: Examine) -> None:
         ("totals", {"may_make": False}, Verdict.WARNING),
         ("swap", {"swap": (100, 60)}, Verdict.WARNING),
         ("gpu", {"gpus": GpuFacts(absent_because="no library")}, Verdict.WARNING),
+        ("gpu", {"gpus": replace(GPUS, problems=("GPU 2 of the driver's list is lost",))}, Verdict.WARNING),
         ("disk", {"free": 10**9}, Verdict.WARNING),
         ("triton", {"images": []}, Verdict.WARNING),
     ],
@@ -96,12 +98,7 @@ def test_without_an_engine_the_rest_is_examined_all_the_same(examine: Examine) -
     assert "triton" not in found
 
 
-def test_a_host_without_a_driver_says_why() -> None:
-    import pynvml
-
-    def fail() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pynvml, "nvmlInit", fail)
-        assert nvml.gpu_facts() == GpuFacts(absent_because="Driver Not Loaded")
+def test_gpus_are_named(examine: Examine) -> None:
+    assert examine()["gpu"].text == "2, driver 550: A100 (GPU-a, 40960 MiB); A100 MIG 1g.5gb (MIG-b)"
+    ill = examine(gpus=replace(GPUS, problems=("GPU 2 of the driver's list is lost",)))["gpu"]
+    assert ill.text == "A100 (GPU-a, 40960 MiB); A100 MIG 1g.5gb (MIG-b); GPU 2 of the driver's list is lost"

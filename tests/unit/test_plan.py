@@ -181,6 +181,11 @@ def test_without_a_declared_gpu_there_is_none() -> None:
     assert steps(operator())[0].gpu_count == 0
 
 
+def test_a_gpu_can_be_left_out() -> None:
+    (made,) = steps(operator(requests=Resources(gpu_count=2)), no_gpu=True)
+    assert (made.declared.gpu_count, made.gpu_count) == (2, 0)
+
+
 def test_the_host_s_ceiling_applies_where_the_options_set_none() -> None:
     assert steps(operator(), host=100 * GIB)[0].memory_limit_bytes == 95 * GIB
 

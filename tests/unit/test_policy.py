@@ -9,6 +9,7 @@ from builders import result, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import Advice, Outcome, Recommendation, Resources, Statistic, Usage
 from cpost.policy import POLICIES, recommend
 
@@ -204,3 +205,46 @@ def test_the_cache_beside_the_need_is_told() -> None:
         "memory: need peak 100.000 MB + 15 % (the cache beside it, up to 800.000 MB, can go)"
         in recommend("p95", result(), used).reasons
     )
+
+
+# ---------------------------------------------------------------- GPUs
+
+ON = GpuUsage("GPU-on", used=True, memory_source=GpuMemorySource.PROCESSES, looks=100)
+OFF = replace(ON, used=False)
+FEW = replace(OFF, looks=19)
+VAGUE = replace(OFF, memory_source=GpuMemorySource.DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "declared", "wanted", "because"),
+    [
+        ((ON, OFF), 1, 1, "held memory on"),
+        ((ON, ON), 2, 2, "held memory on"),
+        ((ON, OFF), 2, 1, "on 1 of the 2 declared"),
+        ((ON, FEW), 2, 2, "not tell enough"),
+        ((ON, VAGUE), 2, 2, "not tell enough"),
+        ((OFF, OFF), 1, 1, "fall back to the CPU"),
+        ((ON, OFF), None, 1, "held memory on"),
+        ((), 2, 2, "without any"),
+    ],
+)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_gpus_to_ask_for(
+    policy: str, gpus: tuple[GpuUsage, ...], declared: int | None, wanted: int, because: str
+) -> None:
+    made = recommend(policy, result(), usage(gpus=gpus), declared_gpus=declared)
+    assert (made.requests.gpu_count, made.limits.gpu_count) == (wanted, wanted)
+    assert because in made.reasons[-1]
+    plain = recommend(policy, result(), usage())
+    assert replace(made.requests, gpu_count=None) == plain.requests
+    assert made.reasons[:-1] == plain.reasons
+
+
+@pytest.mark.parametrize("gpus", [(), (OFF, OFF)])
+def test_whoever_neither_asks_for_a_gpu_nor_uses_one_is_told_nothing_of_gpus(gpus: tuple[GpuUsage, ...]) -> None:
+    assert recommend("peak", result(), usage(gpus=gpus)) == recommend("peak", result(), usage())
+
+
+def test_a_failed_operator_gets_no_number_of_gpus_either() -> None:
+    made = recommend("peak", result(Outcome.FAILED, cause="exit code 1"), usage(gpus=(ON,)), declared_gpus=1)
+    assert (made.status, made.requests) == (Advice.REFUSED, Resources())

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from builders import MB, MS, result, sample, totals
 
+from cpost.gpu_model import BusySpan, Gpu, GpuLook, GpuReading
 from cpost.model import Sample, StepResult, Usage
-from cpost.recorder import Recorder
+from cpost.recorder import GpuRecorder, Recorder
 from cpost.store import RunFolder
 
 AT = 1_700_000_000 * 10**9
@@ -36,7 +37,11 @@ def audience() -> Audience:
 
 @pytest.fixture
 def recorder(tmp_path: Path, audience: Audience) -> Recorder:
-    return Recorder(RunFolder(tmp_path, ["seg"], overwrite=False), "seg", 20 * MS, 8, audience)
+    return recorder_of(tmp_path, audience, GpuRecorder((), list))
+
+
+def recorder_of(folder: Path, audience: Audience, gpus: GpuRecorder) -> Recorder:
+    return Recorder(RunFolder(folder, ["seg"], overwrite=False), "seg", 20 * MS, 8, audience, gpus)
 
 
 def rows(recorder: Recorder) -> list[dict[str, str]]:
@@ -91,3 +96,40 @@ def test_the_audience_sees_the_last_sample(recorder: Recorder, audience: Audienc
     recorder.progress(25 * MS)
     recorder.close()
     assert audience.shown == [("c1",), (5, None, None, None), (25 * MS, 50, last, 4 * MB)]
+
+
+# ---------------------------------------------------------------- GPUs
+
+
+def look(t_ms: float, own: int, busy: int | None = None) -> GpuLook:
+    at_ns = AT + int(t_ms * MS)
+    spans = () if busy is None else (BusySpan(at_ns, 20 * MS, busy),)
+    reading = GpuReading(spans, own + 1, own, own, 1, 0, 250_000, 1410)
+    return GpuLook(at_ns, (reading, GpuReading(own_memory_bytes=0, own_processes=0, other_processes=0)))
+
+
+def test_a_row_has_the_gpu_figures_that_came_since_the_row_before(tmp_path: Path, audience: Audience) -> None:
+    come = [look(-5, 90, 7), look(12, 100, 30), look(17, 200), look(31, 300, 50)]
+    gpus = GpuRecorder((Gpu("GPU-a", "A", 1000), Gpu("GPU-b", "B")), lambda: [come.pop(0) for _ in come[:3]])
+    recorder = recorder_of(tmp_path, audience, gpus)
+    recorder.samples(AT, [sample(0), sample(10, 5_000), sample(20, 10_000)])
+    used = finished(recorder, result(totals=totals(20_000), wall_ns=30 * MS))
+    columns = ["gpu0_util_percent", "gpu0_memory_bytes", "gpu0_own_memory_bytes", "gpu0_power_mw", "gpu0_sm_clock_mhz"]
+    found = rows(recorder)
+    assert list(found[0])[-10:-5] == columns
+    assert [[row[column] for column in columns] for row in found] == [
+        [""] * 5,
+        [""] * 5,
+        ["30", "201", "200", "250000", "1410"],
+    ]
+    assert [row["gpu1_own_memory_bytes"] for row in found] == ["", "", "0"]
+    assert used is not None
+    assert [gpu.memory_peak_bytes for gpu in used.gpus] == [200, 0]  # what came after the end is not the operator's
+
+
+def test_without_gpus_a_series_has_no_columns_for_them(recorder: Recorder) -> None:
+    recorder.samples(AT, [sample(0)])
+    used = finished(recorder, result(totals=totals(5_000), wall_ns=10 * MS))
+    assert not [name for name in rows(recorder)[0] if "gpu" in name]
+    assert used is not None
+    assert used.gpus == ()

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 from builders import MB, REFUSED, advice, operator, pipeline, record, result, step, totals, usage
 
+from cpost.gpu_model import GpuUsage
 from cpost.model import Input, Mount, Options, Outcome, Output, Plan, Resources, Statistic
 from cpost.plan import make_plan
 from cpost.report.tables import banner, operator_summary, pipeline_summary, plan_text, requests_text, series
@@ -40,6 +41,51 @@ def test_the_table_of_an_operator() -> None:
 | Memory | 1234.568 MB | 4455.412 MB | memory: 4608 |
 +--------+-------------+-------------+--------------+"""
     )
+
+
+ON_GPUS = replace(
+    SPLEEN,
+    usage=replace(
+        usage(),
+        gpus=(
+            GpuUsage("GPU-a", True, 40.5, 97, 1500e6, 2_000_000_000),
+            GpuUsage("GPU-b", True, 20.0, 99, 2500e6, 3_000_000_000),
+            GpuUsage("GPU-idle", False, 100.0, 100, 0.0, 0),
+        ),
+    ),
+    recommendation=replace(advice(), requests=Resources(1000, 256 * MB, 2)),
+)
+
+
+def test_with_gpus_there_are_rows_for_them() -> None:
+    """Time of the busiest that it used, memory of the fullest."""
+    assert (
+        operator_summary(ON_GPUS)
+        == """\
++------------+-------------+-------------+-------------+
+|   Metric   |   Average   |   Maximum   |  Resource   |
++------------+-------------+-------------+-------------+
+|    CPU     |  100.000 %  |  100.000 %  |   cpu: 1    |
+|   Memory   |  1.000 MB   |  1.000 MB   | memory: 256 |
+|    GPU     |  40.500 %   |  97.000 %   |   gpu: 2    |
+| GPU memory | 2500.000 MB | 3000.000 MB |      -      |
++------------+-------------+-------------+-------------+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cells"),
+    [
+        (GpuUsage("GPU-a", False, 50.0, 90, 0.0, 0), ["-", "-", "0.000 MB", "0.000 MB"]),  # others kept it busy
+        (GpuUsage("MIG-a", True, None, None, 1e6, 2_000_000), ["not available"] * 2 + ["1.000 MB", "2.000 MB"]),
+        (GpuUsage("GPU-a"), ["-"] * 4),
+    ],
+)
+def test_what_is_not_known_of_a_gpu_is_no_zero(gpu: GpuUsage, cells: list[str]) -> None:
+    text = operator_summary(replace(ON_GPUS, usage=replace(usage(), gpus=(gpu,)), recommendation=advice()))
+    shown = [line.strip("| ").split("|") for line in text.splitlines() if "GPU" in line]
+    assert [cell.strip() for line in shown for cell in line[1:3]] == cells
+    assert [line[3].strip() for line in shown] == ["-", "-"]
 
 
 def test_an_operator_without_numbers_has_none() -> None:

@@ -12,6 +12,7 @@ from builders import MB, MS, REFUSED, advice, record, result, sample, totals, us
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpost.gpu_model import GpuUsage
 from cpost.model import Detail, OperatorRecord, Outcome, Resources, Sample, Sampling, Statistic
 from cpost.report.spreadsheet import (
     SERIES_COLUMNS,
@@ -60,8 +61,12 @@ RECORD = record(
         working_set_peak_bytes=400 * MB,
         dev_shm_peak_bytes=30 * MB,
         cache_peak_bytes=50 * MB,
+        gpus=(
+            GpuUsage("GPU-idle", busy_average_pct=0, busy_maximum_pct=0, memory_peak_bytes=0),
+            GpuUsage("GPU-a", True, 40.5, 97, 1500e6, 3_000_000_000),
+        ),
     ),
-    recommendation=replace(advice(12_000, 512 * MB), dev_shm_bytes=64 * 2**20),
+    recommendation=replace(advice(), requests=Resources(12_000, 512 * MB, 1), dev_shm_bytes=64 * 2**20),
 )
 
 
@@ -164,6 +169,11 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "pids_peak": "9",
         "io_read_bytes": "4096",
         "io_write_bytes": "",
+        "gpus_used": "1",
+        "gpu_average_percent": "40.5",
+        "gpu_maximum_percent": "97",
+        "gpu_memory_average_mb": "1500",
+        "gpu_memory_peak_mb": "3000",
         "samples": "251",
         "ticks_missed": "1",
         "declared_cpu": "2",
@@ -173,6 +183,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "recommended_cpu": "12",
         "recommended_memory_mb": "512",
         "recommended_dev_shm_mb": "67.108864",
+        "recommended_gpu": "1",
         "reasons": "why",
         "image": "reg.io/seg:1",
         "run_complete": "yes",

@@ -62,6 +62,16 @@ def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
     assert data["operators"][0]["recommendation"]["status"] == "ok"
 
 
+def test_a_record_from_before_gpus_were_read_is_read(tmp_path: Path) -> None:
+    kept = run(record())
+    saved(tmp_path, kept)
+    data = json.loads((tmp_path / RUN_FILE).read_text("utf-8"))
+    del data["host"]["gpus"], data["host"]["gpu_driver"], data["options"]["no_gpu"]
+    del data["operators"][0]["usage"]["gpus"]
+    (tmp_path / RUN_FILE).write_text(json.dumps(data))
+    assert load_run(tmp_path) == kept
+
+
 def test_a_folder_s_name_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
     """What the shell passed, the file system's way (PEP 383)."""
     kept = run()

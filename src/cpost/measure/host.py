@@ -10,6 +10,7 @@ import psutil
 
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import EngineFacts
+from cpost.measure.gpu_watch import GpuFacts
 from cpost.model import HostFacts
 from cpost.units import US_PER_S, format_mb
 
@@ -19,7 +20,7 @@ _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
 _THROTTLE_COUNTS = "devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 
 
-def host_facts(engine: EngineFacts, hierarchies: Hierarchies) -> HostFacts:
+def host_facts(engine: EngineFacts, hierarchies: Hierarchies, gpus: GpuFacts) -> HostFacts:
     """The machine and the engine that a run is measured on."""
     return HostFacts(
         hostname=platform.node(),
@@ -33,6 +34,8 @@ def host_facts(engine: EngineFacts, hierarchies: Hierarchies) -> HostFacts:
         engine_version=engine.version,
         engine_api=engine.api,
         storage_driver=engine.storage_driver,
+        gpus=gpus.gpus,
+        gpu_driver=gpus.driver,
     )
 
 

@@ -18,6 +18,7 @@ from cpost.interrupts import Interrupts
 from cpost.measure.cgroup import Group, Hierarchies
 from cpost.measure.cleanup import remove_group
 from cpost.measure.engine import ContainerState, Engine, Owned
+from cpost.measure.gpu_watch import GpuWatch
 from cpost.measure.owner import LABEL_OPERATOR
 from cpost.measure.sampler import Sampler, SamplingProcess
 from cpost.model import Outcome, Sample, Sampling, Step, StepResult, Totals
@@ -56,6 +57,7 @@ class Bench:
     cgroup_driver: str
     period_ns: int
     interrupts: Interrupts
+    gpus: GpuWatch
 
 
 class StepObserver(Protocol):
@@ -85,7 +87,8 @@ def measure_step(step: Step, bench: Bench, observer: StepObserver) -> StepResult
     with _parent_group(step, bench) as (parent, parent_name):
         container = bench.engine.create(step, name, labels, bench.network, parent_name)
         try:
-            return _Measurement(step, bench, observer, container, parent).result()
+            with bench.gpus.watching(lambda pid: bench.hierarchies.contains(pid, container)):
+                return _Measurement(step, bench, observer, container, parent).result()
         finally:
             with contextlib.suppress(EngineError):  # what stays is removed with the run, by its label
                 bench.engine.remove(Owned("container", container, name, labels))

@@ -10,7 +10,8 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from cpost.model import Advice, Detail, OperatorRecord, Resources, Sample, Statistic
+from cpost.gpu_model import GpuReading, busiest, fullest
+from cpost.model import Advice, Detail, OperatorRecord, Resources, Sample, Statistic, Usage
 from cpost.units import MB, NS_PER_S
 
 SERIES_COLUMNS = (
@@ -28,6 +29,7 @@ SERIES_COLUMNS = (
     "pids",
     *Detail._fields,
 )
+GPU_COLUMNS = ("util_percent", "memory_bytes", "own_memory_bytes", "power_mw", "sm_clock_mhz")
 SUMMARY_COLUMNS = (
     "operator",
     "outcome",
@@ -53,6 +55,11 @@ SUMMARY_COLUMNS = (
     "pids_peak",
     "io_read_bytes",
     "io_write_bytes",
+    "gpus_used",
+    "gpu_average_percent",
+    "gpu_maximum_percent",
+    "gpu_memory_average_mb",
+    "gpu_memory_peak_mb",
     "samples",
     "ticks_missed",
     "declared_cpu",
@@ -62,6 +69,7 @@ SUMMARY_COLUMNS = (
     "recommended_cpu",
     "recommended_memory_mb",
     "recommended_dev_shm_mb",
+    "recommended_gpu",
     "reasons",
     "image",
     "run_complete",
@@ -70,17 +78,21 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 Cell = str | int | float | None
 
 
-def series_header() -> str:
-    """The first line of a series."""
-    return ",".join(SERIES_COLUMNS) + "\n"
+def series_header(gpus: int = 0) -> str:
+    """The first line of a series, on a host with this many GPUs."""
+    of_gpus = (f"gpu{place}_{column}" for place in range(gpus) for column in GPU_COLUMNS)
+    return ",".join((*SERIES_COLUMNS, *of_gpus)) + "\n"
 
 
-def series_row(sample: Sample, percent: float | None, first_at_ns: int) -> str:
+def series_row(
+    sample: Sample, percent: float | None, first_at_ns: int, readings: Sequence[GpuReading | None] = ()
+) -> str:
     """One line of a series.
 
     Args:
         percent: CPU percent over the window that ends here; None = no whole window yet.
         first_at_ns: wall-clock time (Unix, ns) of t_ns = 0.
+        readings: of each GPU of the host; None where none has come since the row before.
     """
     at_ns = first_at_ns + sample.t_ns
     detail = sample.detail or _NO_DETAIL
@@ -95,8 +107,14 @@ def series_row(sample: Sample, percent: float | None, first_at_ns: int) -> str:
         sample.memory_peak_bytes,
         sample.pids,
         *detail,
+        *(cell for reading in readings for cell in _gpu_cells(reading or _NO_READING)),
     )
     return ",".join("" if cell is None else str(cell) for cell in cells) + "\n"
+
+
+def _gpu_cells(reading: GpuReading) -> Sequence[Cell]:
+    percent = reading.busy[-1].percent if reading.busy else None
+    return percent, reading.memory_bytes, reading.own_memory_bytes, reading.power_mw, reading.sm_clock_mhz
 
 
 def summary(records: Iterable[OperatorRecord], *, complete: bool) -> str:
@@ -148,16 +166,32 @@ def _summary_row(record: OperatorRecord) -> Sequence[Cell]:
         _scaled(totals.throttled_us if totals else None, 10**6),
         *((totals.oom_kills, totals.pids_peak) if totals else (None, None)),
         *((totals.io_read_bytes, totals.io_write_bytes) if totals else (None, None)),
+        *_gpu_summary(usage),
         *((sampling.samples, sampling.ticks_missed) if sampling else (None, None)),
         *_resources(record.declared),
         record.declared.gpu_count,
         advice.policy,
         *_resources(requests),
         _scaled(advice.dev_shm_bytes, MB),
+        requests.gpu_count,
         "; ".join(advice.reasons),
         record.image,
     )
     return row
+
+
+def _gpu_summary(usage: Usage | None) -> Sequence[Cell]:
+    """How many GPUs were used; the busiest one's time, the fullest one's memory."""
+    if usage is None or not usage.gpus:
+        return (None,) * 5
+    busy, full = busiest(usage.gpus), fullest(usage.gpus)
+    return (
+        sum(gpu.used for gpu in usage.gpus),
+        _scaled(busy.busy_average_pct if busy else None, 1),
+        _scaled(busy.busy_maximum_pct if busy else None, 1),
+        _scaled(full.memory_average_bytes if full else None, MB),
+        _scaled(full.memory_peak_bytes if full else None, MB),
+    )
 
 
 def _resources(resources: Resources) -> tuple[Cell, Cell]:
@@ -173,3 +207,4 @@ def _scaled(value: float | None, unit: int) -> Cell:
 
 
 _NO_DETAIL = Detail()
+_NO_READING = GpuReading()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
-from cpost.model import Advice, OperatorRecord, Outcome, Plan, Recommendation, Resources, Step
+from cpost.gpu_model import busiest, fullest
+from cpost.model import Advice, OperatorRecord, Outcome, Plan, Recommendation, Resources, Step, Usage
 from cpost.terminal import visible
 from cpost.units import MB, format_cores, format_mb, format_percent, round_up
 
@@ -121,7 +122,27 @@ def _rows(record: OperatorRecord) -> list[list[str]]:
     return [
         ["CPU", _cell(cpu.average, format_percent), _cell(cpu.maximum, format_percent), cpu_resource],
         ["Memory", _cell(memory.average, format_mb), _cell(memory.maximum, format_mb), memory_resource],
+        *_gpu_rows(usage, advice),
     ]
+
+
+def _gpu_rows(usage: Usage, advice: Recommendation) -> list[list[str]]:
+    """Where there are GPUs: the busiest one's time, the fullest one's memory."""
+    if not usage.gpus:
+        return []
+    busy, full = busiest(usage.gpus), fullest(usage.gpus)
+    count = advice.requests.gpu_count
+    resource = "none" if advice.status is not Advice.OK else _UNKNOWN if count is None else f"gpu: {count}"
+    times = (_UNKNOWN, _UNKNOWN)
+    if busy is not None:
+        times = (_available(busy.busy_average_pct), _available(busy.busy_maximum_pct))
+    amounts = (full.memory_average_bytes, full.memory_peak_bytes) if full else (None, None)
+    return [["GPU", *times, resource], ["GPU memory", *(_cell(amount, format_mb) for amount in amounts), _UNKNOWN]]
+
+
+def _available(percent: float | None) -> str:
+    """A GPU was used, and how busy it was the driver does not say: so for the instances of a divided GPU."""
+    return "not available" if percent is None else format_percent(percent)
 
 
 def _resource_cells(advice: Recommendation) -> tuple[str, str]:
