@@ -110,7 +110,7 @@ def test_an_operator_s_own_use_is_told_apart_from_a_neighbour_s(
     own = column(metrics, "user", "gpu0_own_memory_bytes")
     looks = [cell for cell in own if cell]
     assert {"300000000", "100000000"} <= set(looks) <= {"0", "300000000", "100000000"}
-    assert 10 < len(looks) < len(own) / 2  # a row has figures only where a look came since the row before
+    assert 2 < len(looks) < len(own) / 2  # a row has figures only where a look came since the row before
     assert {"60", ""} == set(column(metrics, "user", "gpu0_util_percent"))
     assert set(column(metrics, "user", "gpu0_power_mw")) == {"250000", ""}
     assert set(column(metrics, "user", "gpu1_own_memory_bytes")) == {"0", ""}

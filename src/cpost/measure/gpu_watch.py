@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cpost.measure.nvml import Driver
 
 PERIOD_S = 0.05
-_REST_PER_COST = 9  # looks take a tenth of the thread's time at most, however slow the driver is
+_REST_PER_COST = 4  # looks take a fifth of the thread's time at most: the operator's own calls wait for the same driver
 _OPEN_S = 10.0  # without its persistence daemon a driver of many GPUs takes seconds to wake
 _ANSWER_S = 2.0
 _KNOWN_TO_HANG_S = 0.1
