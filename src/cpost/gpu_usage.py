@@ -45,8 +45,14 @@ class GpuBuilder:
         return tuple(one.finish() for one in self._each)
 
 
-def remarks(gpus: Sequence[Gpu], usages: Sequence[GpuUsage]) -> Iterator[str]:
-    """What whoever reads these figures has to know, one line each."""
+def remarks(gpus: Sequence[Gpu], usages: Sequence[GpuUsage], given: int) -> Iterator[str]:
+    """What whoever reads these figures has to know, one line each.
+
+    Args:
+        given: how many GPUs the operator got.
+    """
+    if given and usages and not any(usage.used for usage in usages):
+        yield f"it got gpu: {given} and was seen on none: did it fall back to the CPU?"
     for place, (gpu, usage) in enumerate(zip(gpus, usages, strict=True)):
         yield from _remarks(f"GPU {place}", gpu, usage)
 

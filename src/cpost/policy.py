@@ -160,7 +160,7 @@ def gpu_request(gpus: Sequence[GpuUsage], declared: int) -> tuple[int, str]:
     if used >= declared:
         return used, "as many as its processes held memory on"
     if used == 0:
-        return declared, "as declared, although no process of it was seen on any: does it fall back to the CPU?"
+        return declared, "as declared: no process of it was seen on any, so nothing better is known"
     if any(gpu.memory_source is not GpuMemorySource.PROCESSES or gpu.looks < _FEWEST_LOOKS for gpu in gpus):
         return declared, f"as declared; it was seen on {used}, but that does not tell enough of the others"
     return used, f"its processes held memory on {used} of the {declared} declared"

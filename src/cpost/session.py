@@ -323,7 +323,7 @@ class _Session:
             step_usage = recording.finish(result)
         totals = result.totals
         beside = watch.warnings(totals.cpu_us if totals else None)
-        beside = [*beside, *self._gpu_warnings(step_usage), *_full_dev_shm(step, step_usage)]
+        beside = [*beside, *self._gpu_warnings(step, step_usage), *_full_dev_shm(step, step_usage)]
         warnings = (*result.warnings, *beside, *self._failed_upstream(step))
         result = replace(result, image_id=image_id, warnings=warnings)
         advice = recommend(self._options.policy, result, step_usage, step.memory_limit_bytes, step.declared.gpu_count)
@@ -335,8 +335,9 @@ class _Session:
         self._observer.operator_ends(record, recording.path, kept=kept)
         return record
 
-    def _gpu_warnings(self, usage: Usage | None) -> list[str]:
-        return [*self._gpus.problems(), *(remarks(self._run.host.gpus, usage.gpus) if usage else ())]
+    def _gpu_warnings(self, step: Step, usage: Usage | None) -> list[str]:
+        found = remarks(self._run.host.gpus, usage.gpus, step.gpu_count) if usage else ()
+        return [*self._gpus.problems(), *found]
 
     def _failed_upstream(self, step: Step) -> list[str]:
         outcomes = {record.operator: record.result.outcome for record in self._run.operators}

@@ -37,7 +37,7 @@ def used(*looks: tuple[float, GpuReading], end_ms: float | None = None, gpu: Gpu
 
 
 def said(usage: GpuUsage, gpu: Gpu = GPU) -> str:
-    return "; ".join(remarks([gpu], [usage]))
+    return "; ".join(remarks([gpu], [usage], 0))
 
 
 # ---------------------------------------------------------------- memory
@@ -175,6 +175,14 @@ def test_what_grows_or_falls_or_is_small_or_brief_does_not() -> None:
 
 
 # ---------------------------------------------------------------- of several
+
+
+def test_an_operator_that_got_a_gpu_and_was_on_none_is_asked_about() -> None:
+    on, off = GpuUsage("GPU-a", used=True), GpuUsage("GPU-b")
+    assert "fall back to the CPU" in "".join(remarks([GPU, GPU], [off, off], 1))
+    assert not list(remarks([GPU, GPU], [off, off], 0))
+    assert not list(remarks([GPU, GPU], [off, on], 2))
+    assert not list(remarks([], [], 1))
 
 
 def test_the_busiest_and_the_fullest_are_chosen_among_those_that_tell() -> None:

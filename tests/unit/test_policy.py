@@ -223,7 +223,7 @@ VAGUE = replace(OFF, memory_source=GpuMemorySource.DEVICE)
         ((ON, OFF), 2, 1, "on 1 of the 2 declared"),
         ((ON, FEW), 2, 2, "not tell enough"),
         ((ON, VAGUE), 2, 2, "not tell enough"),
-        ((OFF, OFF), 1, 1, "fall back to the CPU"),
+        ((OFF, OFF), 1, 1, "nothing better is known"),
         ((ON, OFF), None, 1, "held memory on"),
         ((), 2, 2, "without any"),
     ],
