@@ -164,6 +164,7 @@ class _Session:
         engine: Engine,
         sampling: SamplingProcess,
     ) -> None:
+        self._gpus = GpuWatch()
         self._pipeline = pipeline
         self._options = options
         self._observer = observer
@@ -172,7 +173,6 @@ class _Session:
         self._sampling = sampling
         self._hierarchies = Hierarchies.read()
         self._engine_facts = engine.facts()
-        self._gpus = GpuWatch()
         self._owner = Owner.current()
         self._run_id = new_run_id()
         self._work = cleanup.work_folder(self._owner.name(self._run_id))

@@ -6,6 +6,7 @@ a warning; what it says later is used from then on.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import queue
 import threading
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cpost.measure.nvml import Driver
 
 PERIOD_S = 0.05
+_LIBRARY = "libnvidia-ml.so.1"
 _REST_PER_COST = 4  # looks take a fifth of the thread's time at most: the operator's own calls wait for the same driver
 _OPEN_S = 10.0  # without its persistence daemon a driver of many GPUs takes seconds to wake
 _ANSWER_S = 2.0
@@ -140,6 +142,11 @@ class GpuWatch:
         driver.close()
 
     def _open(self) -> Driver | None:
+        try:
+            ctypes.CDLL(_LIBRARY)  # where there is none, pynvml's import is saved: it takes longer than all else here
+        except OSError as error:
+            self._found = GpuFacts(absent_because=f"no NVIDIA driver, {error}")
+            return None
         try:
             from cpost.measure import nvml
 
