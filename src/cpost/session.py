@@ -21,7 +21,7 @@ from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine
-from cpost.measure.gpu_watch import GpuFacts, GpuWatch
+from cpost.measure.gpu_watch import GpuWatch, require_gpus
 from cpost.measure.guard import Guard
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.sampler import SamplingProcess
@@ -233,7 +233,7 @@ class _Session:
             ) from error
 
     def _check_gpus(self, plan: Plan) -> None:
-        _check_gpus(plan, self._gpus.facts)
+        require_gpus(self._gpus.facts, plan.steps)
         for problem in self._gpus.facts.problems:
             self._warn(problem)
         for step in plan.steps:
@@ -427,20 +427,6 @@ def _check_folders(options: Options) -> None:
         if Path(name).resolve().is_relative_to(payload):
             raise UsageError(
                 f"{option} {name} lies in the input folder, which the operators read", "name another folder"
-            )
-
-
-def _check_gpus(plan: Plan, facts: GpuFacts) -> None:
-    for step in plan.steps:
-        if step.gpu_count and not facts.gpus:
-            raise HostError(
-                f"operator {step.operator} asks for a GPU, and there is none to be seen here ({facts.absent_because})",
-                "install the NVIDIA driver and container toolkit, or run it without a GPU (--no_gpu)",
-            )
-        if step.gpu_count > len(facts.gpus):
-            raise HostError(
-                f"operator {step.operator} asks for gpu: {step.gpu_count}, and this host has {len(facts.gpus)}",
-                "run it on a host with more GPUs, or without any (--no_gpu)",
             )
 
 

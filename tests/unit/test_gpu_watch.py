@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from builders import step
 
 import fake_nvml
-from cpost.gpu_model import GpuLook
+from cpost.errors import HostError
+from cpost.gpu_model import Gpu, GpuLook
 from cpost.measure import gpu_watch
-from cpost.measure.gpu_watch import GpuFacts, GpuWatch, gpu_facts
+from cpost.measure.gpu_watch import GpuFacts, GpuWatch, gpu_facts, require_gpus
 
 MB = 10**6
 A100 = "device GPU-a 40000 500 A100"
@@ -181,3 +183,19 @@ def test_a_library_that_cannot_be_loaded_says_so(
     env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", look], env=env, capture_output=True, text=True, check=True)
     assert words in done.stdout
+
+
+# ---------------------------------------------------------------- asked for
+
+
+def test_gpus_that_are_not_there_are_said() -> None:
+    one = GpuFacts((Gpu("GPU-a", "A100"),), "550")
+    none = GpuFacts(absent_because="no driver")
+    for_one, for_two = ([step(), step(operator="seg", gpu_count=count)] for count in (1, 2))
+    require_gpus(none, [step()])
+    require_gpus(one, for_one)
+    with pytest.raises(HostError, match=r"operator seg asks for a GPU.*no driver") as caught:
+        require_gpus(none, for_one)
+    assert "--no_gpu" in caught.value.hint
+    with pytest.raises(HostError, match=r"operator seg asks for gpu: 2, and this host has 1"):
+        require_gpus(one, for_two)

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import pipeline, record, result, run, step
+from builders import record, result, run, step
 
 from cpost import session
 from cpost.errors import EngineError, HostError, UsageError
-from cpost.gpu_model import Gpu
 from cpost.interrupts import Interrupts
 from cpost.measure.cleanup import Leftover
-from cpost.measure.gpu_watch import GpuFacts
-from cpost.model import Options, Outcome, Plan
+from cpost.model import Options, Outcome
 
 DEFINITION = """\
 api-version: 0.4.0
@@ -173,19 +171,6 @@ def test_a_sweep_removes_what_it_finds_unless_dry(monkeypatch: pytest.MonkeyPatc
 
 
 # ---------------------------------------------------------------- before the first operator
-
-
-def test_gpus_that_are_not_there_are_said_before_anything_is_pulled() -> None:
-    one = GpuFacts((Gpu("GPU-a", "A100"),), "550")
-    none = GpuFacts(absent_because="no driver")
-    for_one, for_two = (Plan(pipeline(), (step(), step(operator="seg", gpu_count=count))) for count in (1, 2))
-    session._check_gpus(Plan(pipeline(), (step(),)), none)
-    session._check_gpus(for_one, one)
-    with pytest.raises(HostError, match=r"operator seg asks for a GPU.*no driver") as caught:
-        session._check_gpus(for_one, none)
-    assert "--no_gpu" in caught.value.hint
-    with pytest.raises(HostError, match=r"operator seg asks for gpu: 2, and this host has 1"):
-        session._check_gpus(for_two, one)
 
 
 def test_an_operator_behind_a_failed_one_is_told_so() -> None:

@@ -12,12 +12,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cpost.errors import HostError
 from cpost.gpu_model import Gpu, GpuLook
+from cpost.model import Step
 
 if TYPE_CHECKING:
     from cpost.measure.nvml import Driver
@@ -167,6 +169,21 @@ def gpu_facts() -> GpuFacts:
         return watch.facts
     finally:
         watch.close()
+
+
+def require_gpus(facts: GpuFacts, steps: Iterable[Step]) -> None:
+    """Raise `HostError` where a step asks for more GPUs than there are."""
+    for step in steps:
+        if step.gpu_count and not facts.gpus:
+            raise HostError(
+                f"operator {step.operator} asks for a GPU, and there is none to be seen here ({facts.absent_because})",
+                "install the NVIDIA driver and container toolkit, or run it without a GPU (--no_gpu)",
+            )
+        if step.gpu_count > len(facts.gpus):
+            raise HostError(
+                f"operator {step.operator} asks for gpu: {step.gpu_count}, and this host has {len(facts.gpus)}",
+                "run it on a host with more GPUs, or without any (--no_gpu)",
+            )
 
 
 def _look_on(driver: Driver, step: _Beside) -> None:
