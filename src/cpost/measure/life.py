@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpost.measure.cgroup import Group, Hierarchies
+from cpost.measure.counters import CounterFile
 from cpost.measure.loop import ProcessClock, sample_until_end, sharpen
 from cpost.measure.meter import Meter, open_meter
 from cpost.model import Detail, Sample, Sampling, Totals
 from cpost.units import NS_PER_MS
 
 _WATCH_PERIOD_S = 0.001
+_NOBODY_YET_PERIOD_S = 0.002
 _LATE_NS = 10 * NS_PER_MS
 _RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim")
 _INIT_COMMANDS = ("docker-init", "catatonit", "podman-init")  # what engines put in front of the operator
@@ -73,6 +75,7 @@ class LifeWatch:
         self._meter: Meter | None = None
         self._pid: int | None = None
         self._runtime_pid: int | None = None
+        self._runtime_command = CounterFile(None)
         self._init_seen = False
         self._programs: list[int] = []
         self._before: _FirstLook | None = None
@@ -102,6 +105,7 @@ class LifeWatch:
 
     def close(self) -> None:
         """Give back files and descriptors."""
+        self._runtime_command.close()
         if self._meter is not None:
             self._meter.close()
         if self._clock is not None:
@@ -167,16 +171,18 @@ class LifeWatch:
             self._before = look
             if not self._init_seen:
                 self._before_init = look
-            self._stopped.wait(_WATCH_PERIOD_S)
+            self._stopped.wait(_WATCH_PERIOD_S if self._runtime_pid else _NOBODY_YET_PERIOD_S)
         return None
 
     def _program(self) -> int | None:
         """The main process, once the operator's program runs: found below the parent group, else as `attach` told."""
+        if self._runtime_command.read().decode().startswith(_RUNTIME_COMMANDS):
+            return None  # as at the last look
         for child in self._parent.children() if self._parent else ():
             found = {pid: _command(pid) for pid in sorted(child.pids())}
             main = next((pid for pid, command in found.items() if not command.startswith(_RUNTIME_COMMANDS)), None)
             if main is None:
-                self._runtime_pid = max(found, default=self._runtime_pid)
+                self._follow(max(found, default=None))
             elif found[main] in _INIT_COMMANDS and list(found)[-1] == main:
                 self._runtime_pid, self._init_seen = main, True
             else:
@@ -190,6 +196,13 @@ class LifeWatch:
             self._fall_back(self._pid)
             return self._pid
         return self._came_and_went()
+
+    def _follow(self, runtime_pid: int | None) -> None:
+        """Keep the file with the command name of the runtime's process, which is to become the operator's, open."""
+        if runtime_pid not in (None, self._runtime_pid):
+            self._runtime_pid = runtime_pid
+            self._runtime_command.close()
+            self._runtime_command = CounterFile(Path(f"/proc/{runtime_pid}/comm"))
 
     def _came_and_went(self) -> int | None:
         """Nobody left, but somebody was there: between two looks, maybe the first of which saw the init."""
