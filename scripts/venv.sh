@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes (or brings up to date) the project's virtual environment in .venv and prints nothing when there is nothing to do.
-# Usage: scripts/venv.sh [run|dev]     run: cpost and what it needs; dev: also the tools of the tests
+# Usage: scripts/venv.sh [run|dev|bench]   run: cpost and what it needs; dev, bench: also the tools of the tests, or the
+#                                          tools that the benchmarks measure beside it
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 kind=${1:-run}
@@ -18,7 +19,8 @@ python=${PYTHON:-python3}
 
 wanted=$(cat "$root"/requirements*.txt "$root"/setup.cfg "$root"/pyproject.toml | sha256sum | cut -d' ' -f1)
 stamp=$venv/.cpost-$kind
-for made in "$stamp" "$venv/.cpost-dev"; do  # dev has all that run has
+for made in "$stamp" "$venv"/.cpost-*; do  # the others have all that run has
+  [ "$made" = "$stamp" ] || [ "$kind" = run ] || continue
   if [ "$(cat "$made" 2>/dev/null)" = "$wanted $root" ]; then exit 0; fi
 done
 
@@ -32,7 +34,7 @@ if ! "$python" -m venv "$venv" 2>/dev/null; then
   fi
 fi
 requirements=(-r "$root/requirements.txt")
-[ "$kind" = run ] || requirements+=(-r "$root/requirements-dev.txt")
+[ "$kind" = run ] || requirements+=(-r "$root/requirements-$kind.txt")
 quiet "$venv/bin/python" -m pip install --disable-pip-version-check "${requirements[@]}" ||
   fail "pip could not install cpost's packages" "look at pip's words above; behind a proxy set HTTPS_PROXY or PIP_INDEX_URL, then start again"
 quiet "$venv/bin/python" -m pip install --disable-pip-version-check --no-deps -e "$root" ||

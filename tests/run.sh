@@ -26,25 +26,15 @@ heading "mypy"
 heading "import-linter"
 "$bin/lint-imports"
 
-see_to_packages() {  # a C compiler for stand-ins of libraries and the test image's program; the image's shell
-  local missing=()
-  command -v gcc >/dev/null || missing+=(gcc)
-  [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
-  [ ${#suites[@]} = 1 ] || [ -x /bin/busybox ] || missing+=(busybox-static)
-  [ ${#missing[@]} -gt 0 ] || return 0
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    fail "the tests need ${missing[*]}" "sudo apt-get install ${missing[*]}"
-  fi
-  "$root/scripts/apt.sh" "${missing[@]}"
-}
-
+packages=()
 if [ ${#suites[@]} -gt 1 ]; then
   if [ "$(id -u)" != 0 ]; then
     fail "the tests on a real engine need root: cgroups, a tiny file system, foreign files" "start this script with sudo, or tests/run.sh --unit"
   fi
   "$root/scripts/engine.sh"
+  packages=(--image)
 fi
-see_to_packages
+"$root/scripts/packages.sh" "the tests" "${packages[@]}"
 
 heading "pytest ${suites[*]}"
 exec "$bin/python" -m pytest "${suites[@]}" "$@"
