@@ -1,0 +1,178 @@
+"""The pure parts of the benchmarks: statistics, the table, and what is concluded from times and series."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import endurance, memory_kills, naive, overhead, rivals, slowdown, spikes, table
+from benchmarks.programs import Spike, parse_report
+from benchmarks.slowdown import Block
+from benchmarks.spikes import Stretch
+from benchmarks.spread import Spread, median_interval, quantile, ratios, spread
+from benchmarks.table import Line
+
+MS, MB = 10**6, 10**6
+FIGURES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
+
+
+# ---------------------------------------------------------------- statistics
+
+
+def test_spread_is_median_and_range() -> None:
+    assert spread([3, 1, 8, 2]) == Spread(2.5, 1, 8, 4)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.0, 1)])
+def test_quantile_is_the_nearest_rank(share: float, expected: int) -> None:
+    assert quantile(range(100, 0, -1), share) == expected
+
+
+def test_ratios_are_of_values_measured_side_by_side() -> None:
+    assert ratios([2.0, 9.0], [1.0, 3.0]) == Spread(2.5, 2.0, 3.0, 2)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(6, 1), (8, 1), (9, 2), (20, 6), (30, 10)])  # from tables of the sign test
+def test_interval_of_the_median_is_that_of_the_sign_test(count: int, rank: int) -> None:
+    _, low, high = median_interval(range(1, count + 1))
+    assert (low, high) == (rank, count + 1 - rank)
+
+
+@given(FIGURES)
+def test_interval_holds_the_median(values: list[float]) -> None:
+    median, low, high = median_interval(values)
+    assert min(values) <= low <= median <= high <= max(values)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_table_has_every_tool_and_every_verdict() -> None:
+    lines = [
+        Line("Cost", "one", "us", {table.CPOST: Spread(2.0, 1.0, 3.5, 3)}, "<= 2", True),
+        Line("Cost", "two", "", {table.DOCKER: "3 of 4"}, "all", False),
+        Line("Truth", "three", "MB", {table.CPOST: Spread(0.5, 0.5, 0.5, 1)}, signed=True),
+    ]
+    text = table.render(lines).splitlines()
+    assert all(tool in text[0] for tool in table.TOOLS)
+    rows = {row.split("  ")[0]: row for row in text}
+    assert "2.00 (1.00..3.50)" in rows["one (us)"]
+    assert rows["one (us)"].endswith("<= 2  met")
+    assert rows["two"].split()[-2:] == ["all", "MISSED"]
+    assert "+0.50 " in rows["three (MB)"]
+    assert text.index("Cost") < text.index(rows["two"]) < text.index("Truth") < text.index(rows["three (MB)"])
+    assert text.count("Cost") == 1
+    column = text[0].index(table.DOCKER)
+    assert rows["two"][column:].startswith("3 of 4")
+    assert rows["three (MB)"][column:].startswith("- ")
+
+
+def test_table_as_data_survives_json() -> None:
+    data = json.loads(json.dumps(table.as_data([Line("T", "w", "s", {table.CPOST: spread([1.0]), table.LIMIT: "x"})])))
+    assert data[0]["cells"] == {"cpost": {"median": 1.0, "low": 1.0, "high": 1.0, "count": 1}, "C loop": "x"}
+    assert data[0]["met"] is None
+
+
+# ---------------------------------------------------------------- spikes
+
+
+def series(sizes: Iterable[int], period_ns: int = 10 * MS) -> list[Stretch]:
+    """Samples of these sizes (MB), each for the period before it."""
+    return [Stretch((n - 1) * period_ns, n * period_ns, size * MB) for n, size in enumerate(sizes)]
+
+
+def test_spikes_count_where_they_are() -> None:
+    found = series([50, 50, 52, 50, 50, 50, 50, 50])
+    at_its_place = Spike(12 * MS, 13 * MS, 14 * MS, 15 * MS)
+    elsewhere = Spike(52 * MS, 53 * MS, 54 * MS, 55 * MS)
+    assert spikes.seen_spikes([at_its_place, elsewhere], found, 2 * MB) == 1
+
+
+def test_half_a_spike_is_none() -> None:
+    found = series([50, 50, 51, 50, 50])
+    assert spikes.seen_spikes([Spike(12 * MS, 13 * MS, 14 * MS, 15 * MS)], found, 2 * MB) == 0
+
+
+def test_what_shows_nothing_but_spikes_shows_none() -> None:
+    assert spikes.seen_spikes([Spike(0, 1, 2 * MS, 50 * MS)], series([52, 52, 52]), 2 * MB) == 0
+    assert spikes.seen_spikes([Spike(0, 1, 2, 3)], [], 2 * MB) == 0
+
+
+def test_interval_peaks_reach_back_to_the_row_before() -> None:
+    rows = [
+        {"timestamp": "1.000000", "memory_bytes": "5", "memory_interval_peak_bytes": ""},
+        {"timestamp": "1.010000", "memory_bytes": "6", "memory_interval_peak_bytes": "9"},
+    ]
+    peaks = spikes.stretches_of(rows, "memory_interval_peak_bytes")
+    assert peaks == [Stretch(1_000_000_000, 1_010_000_000, 9)]
+    instants = spikes.stretches_of(rows, "memory_bytes")
+    assert instants[1] == Stretch(1_010_000_000, 1_010_000_000, 6)
+
+
+# ---------------------------------------------------------------- times
+
+
+def test_slowdown_compares_each_profiled_block_with_the_one_after() -> None:
+    blocks = [Block(0, 200 * MS, True), Block(200 * MS, 400 * MS, False)]
+    chunks = [
+        (5 * MS, 90 * MS),  # the moment of the switch is left out
+        (100 * MS, 11 * MS),
+        (195 * MS, 50 * MS),  # over the border
+        (300 * MS, 10 * MS),
+    ]
+    assert slowdown.compare(blocks, chunks) == [pytest.approx(10)]
+    assert slowdown.compare(blocks, chunks[:2]) == []
+
+
+def test_phases_lie_between_the_engines_events() -> None:
+    kinds = [("network", "create"), *(("container", each) for each in ("create", "die", "destroy"))]
+    kinds.append(("network", "destroy"))
+    events = [{"Type": kind, "Action": action, "timeNano": 10 * n * MS} for n, (kind, action) in enumerate(kinds, 1)]
+    phases = overhead.phases_of(events, 0, 100 * MS)
+    assert phases == {**dict.fromkeys(overhead.PHASES, 10.0), "exited": 50.0}
+
+
+def test_engine_times_have_nine_digits() -> None:
+    assert rivals._unix_ns("2026-01-02T03:04:05.123456789Z") % 10**10 == 5_123_456_789
+    assert rivals._unix_ns("2026-01-02T03:04:05Z") % 10**9 == 0
+
+
+def test_storm_is_half_memory_kills_of_all_kinds() -> None:
+    named = memory_kills.commands(6)
+    assert len(named) == 12
+    assert len(dict(named)) == 12
+    kinds = [command for name, command in named if name.startswith("memory")]
+    assert len(set(kinds)) == 3
+
+
+# ---------------------------------------------------------------- programs
+
+
+def test_report_is_read() -> None:
+    text = "cpu_ns 5000\nanonymous_bytes 100\npage_table_bytes 20\nspike 1 2 3 4\nchunk 7 8\nchunk 9 10\n"
+    truth = parse_report(text)
+    assert (truth.cpu_ns, truth.held_bytes) == (5000, 120)
+    assert truth.spikes == (Spike(1, 2, 3, 4),)
+    assert truth.chunks == ((7, 8), (9, 10))
+    assert parse_report("cpu_ns 1\n").held_bytes is None
+
+
+def test_naive_reader_reads_what_the_schedule_says(tmp_path: Path) -> None:
+    usage, stat = tmp_path / "usage", tmp_path / "stat"
+    usage.write_text("42\n")
+    stat.write_text("a 1\nb 2\n")
+    read = naive.file_reader(f"fast r {usage}\nfast w {usage}\nslow r {usage}\nslow r {stat}\n")
+    assert read(1) == {str(usage): {"42": "42"}}
+    assert read(10) == {str(usage): {"42": "42"}, str(stat): {"a": "1", "b": "2"}}
+
+
+def test_simulated_run_takes_all_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[str] = []
+    monkeypatch.setattr(endurance.SeriesFile, "write", lambda _self, lines: rows.append(lines))
+    endurance.simulate(1000)
+    assert "".join(rows).count("\n") >= 1000  # the header, and all rows but the last, which waits for the end
