@@ -129,6 +129,20 @@ def test_io_is_summed_over_the_devices(recorded: Open) -> None:
 # ---------------------------------------------------------------- the high-water mark
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_memory_consists_of_is_the_container_s_own_account_while_it_is_there(recorded: Open, name: str) -> None:
+    """The account of the group above lags behind."""
+    tree = recorded(name)
+    above, own = tree.files("memory.stat")
+    above.write_bytes(above.read_bytes().replace(b"rss 32", b"rss 77").replace(b"anon 32", b"anon 77"))
+    meter = tree.meter()
+    assert detail(meter) == figures(name).detail
+    own.write_bytes(b"")  # the container is gone
+    lagging = detail(meter).anon_bytes
+    assert lagging is not None
+    assert lagging // 10**6 == 77
+
+
 def mark_file(tree: Tree, name: str) -> Path:
     return tree.file("memory.max_usage_in_bytes" if name in V1 else "memory.peak")
 

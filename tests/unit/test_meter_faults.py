@@ -47,7 +47,8 @@ def without(sample: Sample, lost: tuple[str, ...]) -> Sample:
 @pytest.mark.parametrize(("name", "file", "lost"), CASES)
 def test_a_missing_file_loses_its_own_figures_only(recorded: Open, name: str, file: str, lost: tuple[str, ...]) -> None:
     tree = recorded(name)
-    tree.file(file).unlink()
+    for path in tree.files(file):
+        path.unlink()
     assert read(tree.meter()) == without(figures(name), lost)
 
 
@@ -57,10 +58,11 @@ def test_garbage_in_a_file_loses_its_own_figures_only(
 ) -> None:
     tree = recorded(name)
     mark = tree.file("memory.peak" if name in V2 else "memory.max_usage_in_bytes")
-    kernel_says, broken = mark.read_text(), tree.file(file)
+    kernel_says, broken = mark.read_text(), tree.files(file)
     for text in GARBAGE:
         mark.write_text(kernel_says)  # reading set it back
-        broken.write_bytes(text.encode(errors="surrogateescape"))
+        for path in broken:
+            path.write_bytes(text.encode(errors="surrogateescape"))
         meter = tree.meter()
         assert read(meter) == without(figures(name), lost), text
         meter.close()

@@ -89,6 +89,18 @@ class CounterFile:
             self.fd, self._path, self.usable = -1, None, False
 
 
+class EitherFile:
+    """The first of two files, and where that one says nothing any more, the second."""
+
+    def __init__(self, first: CounterFile, second: CounterFile) -> None:
+        self._first = first
+        self._second = second
+
+    def read(self) -> bytes:
+        """What they say now."""
+        return self._first.read() or self._second.read()
+
+
 class DevShm:
     """What lies in a container's /dev/shm, from the file system itself.
 

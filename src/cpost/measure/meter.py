@@ -7,6 +7,8 @@ Kernel facts used here (Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ o
   that has a limit of its own (mm/memcontrol-v1.c: mem_cgroup_oom_notify), and outlives the groups below it.
 - The memory high-water mark: v1 `memory.max_usage_in_bytes`, set back to the present usage by writing 0; v2
   `memory.peak` from Linux 5.19, which from 6.12 can be set back for one open file by writing to it.
+- What memory.stat says of a group's descendants is brought up to date now and then only (mm/memcontrol.c: flushing);
+  what it says of its own memory lags less, so it is read from the container's own group while that is there.
 - On a hybrid host the controllers are on v1; the v2 mount beside them tells pressure stall information only.
 
 A reading has two halves, because the first one is done some hundred times a second with cold caches: `look` fetches the
@@ -24,6 +26,7 @@ from cpost.measure.counters import (
     Counter,
     CounterFile,
     DevShm,
+    EitherFile,
     OomEvents,
     Parsed,
     io_v1,
@@ -170,6 +173,11 @@ class Meter(ABC):
         self._files.append(file)
         return file
 
+    def _fresher(self, controller: str, container: Group) -> EitherFile:
+        """The container's memory.stat as long as it is there: a group's own lags less than what is above it."""
+        stat = self._open(controller, "memory.stat", group=container)
+        return EitherFile(stat, self._open(controller, "memory.stat"))
+
     def _is_new_high(self, memory: bytes) -> bool:
         return (number(memory) or 0) > self._detail_high + _NEW_HIGH_BYTES
 
@@ -223,7 +231,7 @@ class Meter(ABC):
     _standing: CounterFile
     _throttled: CounterFile
     _pids_peak: CounterFile
-    _slow: tuple[CounterFile, ...]  # what is read at the slower beat; the first is pids.current
+    _slow: tuple[CounterFile | EitherFile, ...]  # what is read at the slower beat; the first is pids.current
 
     @abstractmethod
     def _open_files(self) -> None: ...
@@ -273,7 +281,9 @@ class _MeterV1(Meter):
 
     def _open_container(self, container: Group) -> None:
         self._throttled = self._open("cpu", "cpu.stat", group=container)
-        self._slow = (*self._slow[:9], self._open("memory", "memory.oom_control", group=container))
+        oom = self._open("memory", "memory.oom_control", group=container)
+        stat = self._fresher("memory", container)
+        self._slow = (*self._slow[:3], stat, *self._slow[4:9], oom)
 
     def _cpu_times(self, cpu: bytes, slow: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
         total, user, system = self._counters
@@ -335,6 +345,7 @@ class _MeterV2(Meter):
 
     def _open_container(self, container: Group) -> None:
         self._throttled = self._open(UNIFIED, "cpu.stat", group=container)
+        self._slow = (self._slow[0], self._fresher(UNIFIED, container), *self._slow[2:])
 
     def _cpu_times(self, cpu: bytes, _: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
         stat = table(cpu)
