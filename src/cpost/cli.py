@@ -44,6 +44,7 @@ _WINDOW = _quantity(parse_duration_ns, "duration", "10ms", "60s")
 _TIMEOUT = _quantity(parse_duration_ns, "duration", "1ms")
 _SHM_SIZE = _quantity(parse_bytes, "size", "4KiB")
 _MEMORY_LIMIT = _quantity(parse_bytes, "size", "6MiB")  # the engine refuses less
+_MOST_REPEATS = 1000
 
 
 class _RunByDefault(click.Group):
@@ -113,6 +114,20 @@ def cli() -> None:
     help="Memory that an operator may use at most [default: the host's, less a reserve].",
 )
 @click.option("--no_gpu", "--no-gpu", is_flag=True, help="Run operators that ask for a GPU without one.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, _MOST_REPEATS),
+    metavar="N",
+    default=1,
+    help="Run and measure each operator N times; the worst decides [default: 1].",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(0, _MOST_REPEATS),
+    metavar="N",
+    default=0,
+    help="Run it N times before that, without any say in the recommendation [default: 0].",
+)
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the folders named above.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout, all else on stderr.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the final table and warnings only.")
@@ -152,6 +167,8 @@ def _options(chosen: dict[str, Any]) -> Options:
         models_dir=chosen["models_dir"] or None,
         overwrite=chosen["overwrite"],
         no_gpu=chosen["no_gpu"],
+        repeat=chosen["repeat"],
+        warmup=chosen["warmup"],
     )
 
 

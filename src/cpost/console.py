@@ -15,7 +15,7 @@ import click
 
 from cpost import store
 from cpost.doctor import Finding
-from cpost.model import Advice, OperatorRecord, Outcome, Run, Sample, Step
+from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Step
 from cpost.report import tables
 from cpost.session import Preview
 from cpost.units import NS_PER_S, format_mb, format_percent, format_seconds
@@ -46,6 +46,8 @@ class Console:
         self._live_shown = False
         self.lost_output: OSError | None = None
         self._next_beat_ns = 0
+        self._repeat = ""
+        self._warned: set[str] = set()
         self._pulled_at = 0.0
 
     # ------------------------------------------------------------ the Observer
@@ -73,9 +75,28 @@ class Console:
     def operator_begins(self, step: Step) -> None:
         """The banner, and what runs."""
         self._next_beat_ns = 0 if self._live else _PLAIN_BEAT_NS
+        self._repeat = ""
+        self._warned.clear()
         self.note("\n" + tables.banner(f"Executing Operator {step.operator}"))
         self.note("Running operator ...")
         self._detail(f"image {step.image}, memory limit {format_mb(step.memory_limit_bytes)}")
+
+    def repeat_begins(self, name: str) -> None:
+        """Which of several runs of the operator this is; progress lines name it."""
+        self.note(f"Running {name} ...")
+        self._next_beat_ns = 0 if self._live else _PLAIN_BEAT_NS
+        self._repeat = name
+
+    def repeat_ends(self, operator: str, repeat: Repeat, series: Path | None) -> None:
+        """What came of it in one line, its metrics where they are shown at all, and what may have bent them."""
+        self._clear()
+        self.note(tables.repeat_line(repeat))
+        if series is not None and not self._quiet:
+            self._metrics_table(operator, series)
+        for warning in repeat.result.warnings:
+            if warning not in self._warned:  # what goes for each of them is said once
+                self._warned.add(warning)
+                self.warn(f"{operator}, {repeat.name}: {warning}")
 
     def operator_runs(self, container: str) -> None:
         """The container's id."""
@@ -89,6 +110,7 @@ class Console:
             return
         memory = sample.memory_bytes if sample else None
         parts = [
+            *([self._repeat] if self._repeat else []),
             format_seconds(elapsed_ns) if elapsed_ns >= NS_PER_S * 10 else f"{elapsed_ns / NS_PER_S:.1f} s",
             f"CPU {format_percent(percent)}" if percent is not None else "CPU -",
             f"memory {format_mb(memory)}" if memory is not None else "memory -",
@@ -108,14 +130,21 @@ class Console:
         result = record.result
         if kept:
             self.note(f"Results are stored in {series.absolute()}")
+            earlier = [repeat.series_file for repeat in record.repeats[:-1]]
+            if earlier:
+                self.note(f"Its earlier runs' are beside it: {', '.join(earlier)}")
         elif not self._quiet:
             self._metrics_table(record.operator, series)
         if result.outcome is not Outcome.COMPLETED:
             self._failure(record)
-        for warning in result.warnings:
+        for warning in () if record.repeats else result.warnings:
             self.warn(f"{record.operator}: {warning}")
         self.note(tables.banner(f"Operator {record.operator} Summary"))
         self.note(tables.operator_summary(record))
+        if record.spreads is not None:
+            self.note(tables.spread_summary(record.spreads))
+        for doubt in record.doubts:
+            self.warn(f"{record.operator}: {doubt.what}\n  what to do: {doubt.remedy}")
         advice = record.recommendation
         self._sampling(record)
         for reason in advice.reasons if advice.status is Advice.OK else ():

@@ -6,6 +6,8 @@ is ever replaced.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpost.errors import HostError, StoreError, UsageError
@@ -58,12 +60,37 @@ class OutputFolders:
         for folder in self._of(plan):
             if folder.exists() and not cleanup.remove_tree(folder):
                 raise UsageError(f"{folder} holds files of another user", f"sudo rm -rf {folder}")
-        try:
+        with self._making():
             self.root.mkdir(parents=True, exist_ok=True)
             names = sorted(self._made() | {step.operator for step in plan.steps})
             (self.root / _MADE_FILE).write_text("".join(f"{name}\n" for name in names))
             for step in plan.steps:
                 self._make(step)
+
+    def renew(self, step: Step, remove_foreign: Callable[[Path], bool]) -> None:
+        """Remove what an operator has written and make its folders anew, as they were before its first run.
+
+        Args:
+            remove_foreign: removes a folder that holds files of another user; False where it cannot.
+
+        Raises:
+            HostError: something could not be removed: outputs of two runs must not mix.
+            StoreError: a folder cannot be made.
+        """
+        folder = self.root / step.operator
+        if not cleanup.remove_tree(folder) and not remove_foreign(folder):
+            raise HostError(
+                f"{step.operator} is not run again: what it wrote to {folder} belongs to another user and cannot be "
+                "removed",
+                "run cpost as root, or use an image with rm, busybox or python3",
+            )
+        with self._making():
+            self._make(step)
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(
@@ -102,4 +129,5 @@ class OutputFolders:
         for path in map(Path, step.output_folders):
             path.mkdir(exist_ok=True)
             path.chmod(0o777)
-            self._folders.append(path)
+            if path not in self._folders:
+                self._folders.append(path)

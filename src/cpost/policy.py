@@ -8,9 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cpost.gpu_model import GpuMemorySource, GpuUsage
-from cpost.model import Advice, Outcome, Recommendation, Resources, StepResult, Usage
+from cpost.model import (
+    Advice,
+    Outcome,
+    Recommendation,
+    Repeat,
+    RepeatKind,
+    Resources,
+    StepResult,
+    Usage,
+)
 from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
 
 _DEFAULT_DEV_SHM_BYTES = 64 * MIB
@@ -22,6 +32,8 @@ _OUTCOME_REASONS = {
     Outcome.INTERRUPTED: "it did not come to its end",
     Outcome.ENGINE_LOST: "it was not seen to its end",
 }
+# How a reason begins, by what it is the reason for.
+_CPU_REASON, _MEMORY_REASON, _DEV_SHM_REASON, _GPU_REASON = "cpu:", "memory:", "shared memory (/dev/shm):", "gpu:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +71,8 @@ def peak(usage: Usage, policy: PeakPolicy) -> Recommendation:
     )
     window_ms = usage.window_ns // 10**6
     reasons = (
-        f"cpu: highest {window_ms} ms window {format_percent(cpu)}, rounded up to whole cores",
-        f"memory: kernel peak {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
+        f"{_CPU_REASON} highest {window_ms} ms window {format_percent(cpu)}, rounded up to whole cores",
+        f"{_MEMORY_REASON} kernel peak {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
         f"rounded up to {format_mb(policy.memory_step_bytes)} steps",
     )
     return Recommendation(policy.name, Advice.OK, requests, requests, reasons)
@@ -77,8 +89,8 @@ def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
     memory_bytes = max(policy.memory_step_bytes, round_up(need_bytes + margin_bytes, policy.memory_step_bytes))
     kind = "need peak" if usage.need_peak_bytes is not None else "kernel peak (need unknown)"
     reasons = (
-        f"cpu: {policy.percentile} % of the time at or below {format_percent(cpu)}, rounded up to whole cores",
-        f"memory: {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage)}",
+        f"{_CPU_REASON} {policy.percentile} % of the time at or below {format_percent(cpu)}, rounded up to whole cores",
+        f"{_MEMORY_REASON} {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage)}",
     )
     requests = Resources(_cpu(cpu, policy.cpu_step_millicores), memory_bytes)
     return Recommendation(policy.name, Advice.OK, requests, Resources(memory_bytes=memory_bytes), reasons)
@@ -112,7 +124,7 @@ def recommend(
         return refuse(policy, "a process of the operator was killed for memory: its real need was not seen")
     if usage is None:
         return refuse(policy, "no counters could be read")
-    figure = usage.memory_bytes.maximum if policy == "peak" else _need(usage)
+    figure = _figures(policy, usage)[1]
     if figure is not None and 0 < memory_limit_bytes <= figure:
         return refuse(
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
@@ -132,9 +144,7 @@ def _with_dev_shm(advice: Recommendation, peak_bytes: int | None) -> Recommendat
     if peak_bytes is None or advice.status is not Advice.OK:
         return advice
     size_bytes = max(_DEFAULT_DEV_SHM_BYTES, round_up(peak_bytes + -(-peak_bytes * 15 // 100), MIB))
-    reason = (
-        f"shared memory (/dev/shm): peak {format_mb(peak_bytes)} + 15 %, at least the 64 MiB that engines give unasked"
-    )
+    reason = f"{_DEV_SHM_REASON} peak {format_mb(peak_bytes)} + 15 %, at least the 64 MiB that engines give unasked"
     return replace(
         advice, dev_shm_bytes=size_bytes, reasons=(*advice.reasons, reason) if peak_bytes else advice.reasons
     )
@@ -145,7 +155,7 @@ def _with_gpus(advice: Recommendation, gpus: Sequence[GpuUsage], declared: int) 
     if advice.status is not Advice.OK or count == 0:
         return advice
     requests, limits = (replace(each, gpu_count=count) for each in (advice.requests, advice.limits))
-    return replace(advice, requests=requests, limits=limits, reasons=(*advice.reasons, f"gpu: {reason}"))
+    return replace(advice, requests=requests, limits=limits, reasons=(*advice.reasons, f"{_GPU_REASON} {reason}"))
 
 
 def gpu_request(gpus: Sequence[GpuUsage], declared: int) -> tuple[int, str]:
@@ -166,9 +176,92 @@ def gpu_request(gpus: Sequence[GpuUsage], declared: int) -> tuple[int, str]:
     return used, f"its processes held memory on {used} of the {declared} declared"
 
 
+def recommend_worst(
+    policy: str,
+    repeats: Sequence[Repeat],
+    planned: int,
+    memory_limit_bytes: int = 0,
+    declared_gpus: int | None = None,
+) -> Recommendation:
+    """Apply a policy to several runs of an operator: the most that any of its measured repeats asks for.
+
+    CPU and memory may come from different repeats; the reasons name them.
+
+    Args:
+        repeats: warm-ups too: they say nothing unless one did not end well.
+        planned: how many measured repeats were asked for; fewer get a refusal.
+        memory_limit_bytes, declared_gpus: see `recommend`.
+    """
+    counted: list[_Judged] = []
+    for repeat in repeats:
+        if repeat.kind is RepeatKind.WARMUP and repeat.result.outcome is Outcome.COMPLETED:
+            continue
+        advice = recommend(policy, repeat.result, repeat.usage, memory_limit_bytes, declared_gpus)
+        if advice.status is Advice.REFUSED or repeat.usage is None:
+            return refuse(policy, f"{repeat.name}: {advice.reasons[0]}")
+        counted.append(_Judged.by(policy, repeat, repeat.usage, advice))
+    if len(counted) < planned:
+        return refuse(policy, f"only {len(counted)} of {planned} repeats were run")
+    return counted[0].advice if planned == 1 else _worst(counted)
+
+
+class _Judged(NamedTuple):
+    """A repeat, what would be recommended for it alone, and the figures that this comes from."""
+
+    repeat: Repeat
+    advice: Recommendation
+    cpu_pct: float
+    memory_bytes: float
+    dev_shm_bytes: int
+
+    @classmethod
+    def by(cls, policy: str, repeat: Repeat, usage: Usage, advice: Recommendation) -> _Judged:
+        cpu, memory = _figures(policy, usage)
+        return cls(repeat, advice, cpu or 0, memory or 0, usage.dev_shm_peak_bytes or 0)
+
+
+def _worst(counted: Sequence[_Judged]) -> Recommendation:
+    """More of a figure is never less of a request, so the repeat with the highest figure decides."""
+    cpu = max(counted, key=lambda each: each.cpu_pct)
+    memory = max(counted, key=lambda each: each.memory_bytes)
+    dev_shm = max(counted, key=lambda each: (each.advice.dev_shm_bytes or 0, each.dev_shm_bytes))
+    gpu = max(counted, key=lambda each: each.advice.requests.gpu_count or 0)
+    deciding = ((cpu, _CPU_REASON), (memory, _MEMORY_REASON), (dev_shm, _DEV_SHM_REASON), (gpu, _GPU_REASON))
+    starts = tuple(start for _, start in deciding)
+    reasons = [
+        f"{text} ({one.repeat.name})"
+        for one, start in deciding
+        for text in one.advice.reasons
+        if text.startswith(start)
+    ]
+    # What is no figure's reason goes for the whole, whichever repeat it comes from.
+    reasons += dict.fromkeys(text for one in counted for text in one.advice.reasons if not text.startswith(starts))
+    return replace(
+        memory.advice,
+        requests=Resources(
+            cpu.advice.requests.cpu_millicores,
+            memory.advice.requests.memory_bytes,
+            gpu.advice.requests.gpu_count,
+        ),
+        limits=Resources(
+            cpu.advice.limits.cpu_millicores, memory.advice.limits.memory_bytes, gpu.advice.limits.gpu_count
+        ),
+        dev_shm_bytes=dev_shm.advice.dev_shm_bytes,
+        reasons=tuple(reasons),
+    )
+
+
 def refuse(policy: str, reason: str) -> Recommendation:
     """No numbers, but a reason."""
     return Recommendation(policy, Advice.REFUSED, reasons=(reason,))
+
+
+def _figures(policy: str, usage: Usage) -> tuple[float | None, float | None]:
+    """What a policy of `POLICIES` looks at: CPU percent and bytes of memory."""
+    cpu = usage.cpu_pct
+    if policy == "peak":
+        return cpu.maximum, usage.memory_bytes.maximum
+    return (cpu.p95 if policy == "p95" else cpu.p99), _need(usage)
 
 
 def _need(usage: Usage) -> float | None:

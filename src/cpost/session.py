@@ -16,7 +16,6 @@ import cpost
 from cpost import store
 from cpost.definition import load
 from cpost.errors import CpostError, ExitCode, HostError, Interrupted, StoreError, UsageError
-from cpost.gpu_usage import remarks
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
@@ -25,7 +24,7 @@ from cpost.measure.gpu_watch import GpuWatch, require_gpus
 from cpost.measure.guard import Guard
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.sampler import SamplingProcess
-from cpost.measure.step import Bench, measure_step
+from cpost.measure.step import Bench
 from cpost.model import (
     Operator,
     OperatorRecord,
@@ -35,19 +34,16 @@ from cpost.model import (
     Plan,
     Run,
     Step,
-    Usage,
 )
 from cpost.outputs import OutputFolders
 from cpost.plan import make_plan
-from cpost.policy import recommend
-from cpost.recorder import Audience, GpuRecorder, Recorder
+from cpost.repeats import Containers, RepeatAudience, Runner
 from cpost.report import spreadsheet
-from cpost.units import format_mb
 
 _PLACEHOLDER_WORK_DIR = Path("<work folder>")
 
 
-class Observer(Audience, Protocol):
+class Observer(RepeatAudience, Protocol):
     """Who is told what happens; every call comes in the main thread."""
 
     def note(self, text: str) -> None:
@@ -271,10 +267,10 @@ class _Session:
         try:
             self._interrupts.check()
             self._engine.create_network(network, labels)
-            bench = self._bench(labels, network)
+            runner = self._runner(self._bench(labels, network), image_ids, folder)
             for step in plan.steps:
                 self._interrupts.check()
-                record = self._measure_one(step, bench, image_ids[step.image], folder)
+                record = self._measure_one(step, runner, folder)
                 if not self._after(record, folder):
                     return
             self._run = replace(self._run, complete=True)
@@ -310,34 +306,28 @@ class _Session:
             gpus=self._gpus,
         )
 
-    def _measure_one(self, step: Step, bench: Bench, image_id: str, folder: store.RunFolder) -> OperatorRecord:
+    def _runner(self, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> Runner:
+        def keep(record: OperatorRecord) -> None:
+            self._put(record)
+            self._save(folder)
+
+        subject = Containers(bench, self._outputs, image_ids, self._run.host.gpus)
+        cpus = self._run.host.cpus or 1
+        return Runner(subject, folder, self._options, cpus, self._interrupts, self._observer, keep)
+
+    def _measure_one(self, step: Step, runner: Runner, folder: store.RunFolder) -> OperatorRecord:
         self._observer.operator_begins(step)
         self._outputs.refuse_links(step)
-        watch = host.HostWatch()
-        cpus = self._run.host.cpus or 1
-        beside_gpus = GpuRecorder(self._run.host.gpus, self._gpus.take)
-        recording = Recorder(folder, step.operator, self._options.window_ns, cpus, self._observer, beside_gpus)
-        with contextlib.closing(recording):
-            # By its id: the tag may have moved since all images were looked up.
-            result = measure_step(replace(step, image=image_id), bench, recording)
-            step_usage = recording.finish(result)
-        totals = result.totals
-        beside = watch.warnings(totals.cpu_us if totals else None)
-        beside = [*beside, *self._gpu_warnings(step, step_usage), *_full_dev_shm(step, step_usage)]
-        warnings = (*result.warnings, *beside, *self._failed_upstream(step))
-        result = replace(result, image_id=image_id, warnings=warnings)
-        advice = recommend(self._options.policy, result, step_usage, step.memory_limit_bytes, step.declared.gpu_count)
-        record = OperatorRecord(step.operator, step.image, step.declared, result, advice, step_usage)
+        record = runner.run(step, self._failed_upstream(step))
+        self._put(record)
         kept = self._options.metrics_dir is not None
-        if kept:
-            record = replace(record, series_file=recording.path.name)
-        self._run = replace(self._run, operators=(*self._run.operators, record))
-        self._observer.operator_ends(record, recording.path, kept=kept)
+        self._observer.operator_ends(record, folder.series_path(step.operator), kept=kept)
         return record
 
-    def _gpu_warnings(self, step: Step, usage: Usage | None) -> list[str]:
-        found = remarks(self._run.host.gpus, usage.gpus, step.gpu_count) if usage else ()
-        return [*self._gpus.problems(), *found]
+    def _put(self, record: OperatorRecord) -> None:
+        """Into the run's record, in the place of what it held of this operator so far."""
+        others = tuple(each for each in self._run.operators if each.operator != record.operator)
+        self._run = replace(self._run, operators=(*others, record))
 
     def _failed_upstream(self, step: Step) -> list[str]:
         outcomes = {record.operator: record.result.outcome for record in self._run.operators}
@@ -428,12 +418,6 @@ def _check_folders(options: Options) -> None:
             raise UsageError(
                 f"{option} {name} lies in the input folder, which the operators read", "name another folder"
             )
-
-
-def _full_dev_shm(step: Step, used: Usage | None) -> list[str]:
-    if used is None or (used.dev_shm_peak_bytes or 0) < step.shm_bytes:
-        return []
-    return [f"its /dev/shm was full ({format_mb(step.shm_bytes)}): measure again with a larger --shm_size"]
 
 
 def _now() -> str:

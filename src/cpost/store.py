@@ -1,6 +1,8 @@
 """The run folder: every file name, the format's version, atomic writes, and load(save(run)) == run.
 
-    <operator>_final_result.csv   the series of one operator, written as it comes
+    <operator>_final_result.csv   the series of one operator, written as it comes; of its last run where it has several
+    <operator>_repeat<n>.csv      the series of an earlier run of it, moved here when the next one begins
+    <operator>_warmup<n>.csv      likewise; no operator can be called so that its own file has such a name
     summary.csv                   one row per operator
     run.json                      the whole record; written anew after every operator, `complete` at the end
 
@@ -15,6 +17,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,12 +26,14 @@ from typing import Any
 import cattrs
 
 from cpost.errors import StoreError, UsageError
-from cpost.model import Run
+from cpost.model import RepeatKind, Run
 
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.csv"
 _SERIES_SUFFIX = "_final_result.csv"
+_REPEAT_WORDS = {RepeatKind.MEASURED: "repeat", RepeatKind.WARMUP: "warmup"}
+_REPEAT_NAME = re.compile(rf"(?P<operator>.+)_(?:{'|'.join(_REPEAT_WORDS.values())})[1-9][0-9]*\.csv")
 _RESERVE_BYTES = 64 * 1024
 _SERIES_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -92,7 +97,13 @@ class RunFolder:
     def _results(self) -> list[Path]:
         """What is here of the files that this run will write."""
         series = [self.series_path(operator) for operator in self._operators]
-        return [path for path in (self.path / RUN_FILE, self.path / SUMMARY_FILE, *series) if path.exists()]
+        fixed = [path for path in (self.path / RUN_FILE, self.path / SUMMARY_FILE, *series) if path.exists()]
+        # However many this run will write: those of a longer earlier run must not stay beside its own.
+        return fixed + sorted(path for path in self.path.glob("*.csv") if self._is_repeat(path.name))
+
+    def _is_repeat(self, name: str) -> bool:
+        match = _REPEAT_NAME.fullmatch(name)
+        return match is not None and match["operator"] in self._operators
 
     def series_path(self, operator: str) -> Path:
         """Where an operator's series goes."""
@@ -101,6 +112,13 @@ class RunFolder:
     def open_series(self, operator: str, header: str) -> SeriesFile:
         """Open the series file of an operator for writing, header first."""
         return SeriesFile(self.series_path(operator), header)
+
+    def move_series(self, operator: str, kind: RepeatKind, number: int) -> Path:
+        """Give the series of an earlier repeat a name of its own, to make room for the next one's; returns it."""
+        path = self.path / f"{operator}_{_REPEAT_WORDS[kind]}{number}.csv"
+        with _writing(path):
+            self.series_path(operator).replace(path)
+        return path
 
     def save(self, run: Run, summary: str) -> None:
         """Write the record and the summary, each whole or not at all."""

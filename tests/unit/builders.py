@@ -13,6 +13,8 @@ from cpost.model import (
     Outcome,
     Pipeline,
     Recommendation,
+    Repeat,
+    RepeatKind,
     Resources,
     Run,
     Sample,
@@ -76,6 +78,11 @@ def usage(cpu: float | None = 100.0, memory: float | None = MB, **given: Any) ->
 
 def advice(cpu: int = 1000, memory: int = 256 * MB) -> Recommendation:
     return Recommendation("peak", Advice.OK, Resources(cpu, memory), Resources(cpu, memory), ("why",))
+
+
+def repeat(number: int = 1, planned: int = 3, **given: Any) -> Repeat:
+    stated: dict[str, Any] = {"kind": RepeatKind.MEASURED, "cold": False, "result": result(), "usage": usage(), **given}
+    return Repeat(number=number, planned=planned, **stated)
 
 
 REFUSED = Recommendation("peak", Advice.REFUSED, reasons=("the operator failed",))

@@ -87,7 +87,7 @@ def test_run_is_the_verb_where_none_is_named(session: Session, monkeypatch: pyte
 
 def test_every_option_gets_to_the_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "run p.yaml in --metrics_dir m --outputs_dir o --models_dir r --policy p95 --period 5ms --window 1s"
-    words += " --timeout 2m --shm_size 64m --memory_limit 1.5GB --force stop --overwrite --no_gpu"
+    words += " --timeout 2m --shm_size 64m --memory_limit 1.5GB --force stop --overwrite --no_gpu --repeat 5 --warmup 1"
     assert called(monkeypatch, *words.split()) == 0
     assert session.options == Options(
         period_ns=5 * 10**6,
@@ -103,6 +103,8 @@ def test_every_option_gets_to_the_session(session: Session, monkeypatch: pytest.
         models_dir="r",
         overwrite=True,
         no_gpu=True,
+        repeat=5,
+        warmup=1,
     )
     dashed = re.sub(r"--(\w+)_", r"--\1-", words)
     first = session.options
@@ -128,6 +130,10 @@ def test_force_without_a_word_asks(session: Session, monkeypatch: pytest.MonkeyP
         "p.yaml in --shm_size 0",
         "p.yaml in --shm_size lots",
         "p.yaml in --memory_limit 5m",
+        "p.yaml in --repeat 0",
+        "p.yaml in --repeat 1001",
+        "p.yaml in --repeat often",
+        "p.yaml in --warmup -1",
         "p.yaml in --policy best",
         "p.yaml in --force perhaps",
         "p.yaml in --unknown",

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import MB, REFUSED, pipeline, record, result, run, sample, step
+from builders import MB, REFUSED, pipeline, record, repeat, result, run, sample, step
 
 from cpost.console import Console
 from cpost.doctor import Finding, Verdict
-from cpost.model import Options, Outcome, Plan
+from cpost.model import Doubt, Options, Outcome, Plan, Spread, Spreads
 from cpost.session import Preview
 from cpost.store import load_run
 
@@ -77,6 +77,60 @@ def test_a_plain_exit_code_is_not_said_twice(capsys: pytest.CaptureFixture[str],
     how = result(Outcome.FAILED, cause="exit code 3", exit_code=3)
     Console().operator_ends(record(result=how, recommendation=REFUSED), series, kept=True)
     assert "Operator a failed with exitcode 3\n" in said(capsys)
+
+
+def test_several_runs_of_an_operator(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    console = Console()
+    console.operator_begins(step(operator="seg"))
+    done = [repeat(number, 2, cold=number == 1, series_file=f"seg_{number}.csv") for number in (1, 2)]
+    for each, shown in zip(done, (series, None), strict=True):
+        console.repeat_begins(each.name)
+        console.operator_progress(10 * S, 50, sample(0, memory=MB), MB)
+        console.repeat_ends("seg", each, shown)
+    spreads = Spreads(wall_ns=Spread(S, S, 2 * S, 2))
+    console.operator_ends(
+        record("seg", repeats=tuple(done), spreads=spreads, doubts=(Doubt("too few", "--repeat 5"),)), series, kept=True
+    )
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert [line for line in lines if "epeat" in line] == [
+        "Running repeat 1 of 2 ...",
+        "  repeat 1 of 2, 10.0 s, CPU 50.000 %, memory 1.000 MB, peak 1.000 MB",
+        "Repeat 1 of 2 (cold): time -, CPU time -, CPU maximum 100.000 %, memory peak 1.000 MB",
+        "Running repeat 2 of 2 ...",
+        "  repeat 2 of 2, 10.0 s, CPU 50.000 %, memory 1.000 MB, peak 1.000 MB",
+        "Repeat 2 of 2 (warm): time -, CPU time -, CPU maximum 100.000 %, memory peak 1.000 MB",
+    ]
+    assert sum("Metrics Data" in line for line in lines) == 1
+    assert "Its earlier runs' are beside it: seg_1.csv" in lines
+    assert any("Minimum" in line and "Spread" in line for line in lines)
+    assert captured.err == "cpost: warning: seg: too few\n  what to do: --repeat 5\n"
+
+
+def test_what_goes_for_every_repeat_is_said_once(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    console = Console(quiet=True)
+    console.operator_begins(step())
+    done = [repeat(1, result=result(warnings=("odd",))), repeat(2, result=result(warnings=("odd", "busy")))]
+    for each in done:
+        console.repeat_ends("a", each, series)
+    console.operator_ends(record(result=done[-1].result, repeats=tuple(done)), series, kept=False)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "cpost: warning: a, repeat 1 of 3: odd",
+        "cpost: warning: a, repeat 2 of 3: busy",
+    ]
+    console.operator_begins(step(operator="b"))
+    console.repeat_ends("b", done[0], series)
+    assert capsys.readouterr().err == "cpost: warning: b, repeat 1 of 3: odd\n"
+
+
+def test_the_next_operator_s_progress_names_no_repeat(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.repeat_begins("repeat 2 of 2")
+    console.operator_begins(step())
+    console.operator_progress(10 * S, 50, sample(0, memory=MB), MB)
+    assert said(capsys).splitlines()[-1].startswith("  10.0 s, CPU")
 
 
 def test_warnings_go_to_stderr_even_when_quiet(capsys: pytest.CaptureFixture[str], series: Path) -> None:

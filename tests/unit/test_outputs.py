@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,49 @@ def test_a_link_in_the_place_of_a_folder_is_neither_handed_on_nor_followed(tmp_p
         folders.refuse_links(reader)
     folders.close()
     assert mode(tmp_path / "secret") == "700"
+
+
+# ---------------------------------------------------------------- several runs of one operator
+
+
+def test_each_run_finds_its_folders_empty(tmp_path: Path) -> None:
+    folders = prepared(tmp_path / "o", "a", "b")
+    for name in ("a", "b"):
+        (tmp_path / "o" / name / "mask/result").write_text("first")
+    (tmp_path / "o/a/mask").chmod(0o500)
+    (step_a, _) = plan(tmp_path / "o", "a", "b").steps
+    folders.renew(step_a, lambda _: False)
+    assert [path.name for path in (tmp_path / "o/a").rglob("*")] == ["mask"]
+    assert [mode(tmp_path / "o" / name) for name in ("a", "a/mask")] == ["777", "777"]
+    assert (tmp_path / "o/b/mask/result").read_text() == "first"
+    folders.close()
+    assert mode(tmp_path / "o/a/mask") == "755"
+
+
+def test_what_belongs_to_another_user_is_removed_with_the_engine_s_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = prepared(tmp_path / "o", "a")
+    (tmp_path / "o/a/mask/result").write_text("first")
+    (step_a,) = plan(tmp_path / "o", "a").steps
+    asked = []
+
+    def by_engine(folder: Path) -> bool:
+        asked.append(folder)
+        shutil.rmtree(folder)
+        return True
+
+    monkeypatch.setattr("cpost.measure.cleanup.remove_tree", lambda _: False)
+    folders.renew(step_a, by_engine)
+    assert asked == [tmp_path / "o/a"]
+    assert [path.name for path in (tmp_path / "o/a").rglob("*")] == ["mask"]
+
+
+def test_outputs_of_two_runs_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = prepared(tmp_path / "o", "a")
+    (tmp_path / "o/a/mask/result").write_text("first")
+    monkeypatch.setattr("cpost.measure.cleanup.remove_tree", lambda _: False)
+    (step_a,) = plan(tmp_path / "o", "a").steps
+    with pytest.raises(HostError, match=r"a is not run again: .*another user") as caught:
+        folders.renew(step_a, lambda _: False)
+    assert caught.value.hint

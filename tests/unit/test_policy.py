@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from builders import result, totals, usage
+from builders import repeat, result, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.gpu_model import GpuMemorySource, GpuUsage
-from cpost.model import Advice, Outcome, Recommendation, Resources, Statistic, Usage
-from cpost.policy import POLICIES, recommend
+from cpost.model import (
+    Advice,
+    Outcome,
+    Recommendation,
+    Repeat,
+    RepeatKind,
+    Resources,
+    Statistic,
+    Usage,
+)
+from cpost.policy import POLICIES, recommend, recommend_worst
 
 MB = 10**6
 BYTES = st.integers(0, 2**42)
@@ -248,3 +257,118 @@ def test_whoever_neither_asks_for_a_gpu_nor_uses_one_is_told_nothing_of_gpus(gpu
 def test_a_failed_operator_gets_no_number_of_gpus_either() -> None:
     made = recommend("peak", result(Outcome.FAILED, cause="exit code 1"), usage(gpus=(ON,)), declared_gpus=1)
     assert (made.status, made.requests) == (Advice.REFUSED, Resources())
+
+
+# ---------------------------------------------------------------- several runs
+
+STATISTICS = st.builds(Statistic, *[PERCENT] * 5)
+USAGES = st.builds(
+    lambda cpu, memory, need, dev_shm: Usage(200 * 10**6, cpu, Statistic(maximum=memory), need, None, dev_shm),
+    STATISTICS,
+    BYTES,
+    st.none() | BYTES,
+    st.none() | BYTES,
+)
+
+
+def runs_of(used: list[Usage]) -> list[Repeat]:
+    return [repeat(number, len(used), usage=each) for number, each in enumerate(used, 1)]
+
+
+def at_least(made: Resources, single: Resources) -> bool:
+    pairs = ((made.cpu_millicores, single.cpu_millicores), (made.memory_bytes, single.memory_bytes))
+    return all((high is None) == (low is None) and (high or 0) >= (low or 0) for high, low in pairs)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+@given(used=st.lists(USAGES, min_size=1, max_size=5))
+def test_several_runs_get_what_the_worst_of_them_asks_for(policy: str, used: list[Usage]) -> None:
+    made = recommend_worst(policy, runs_of(used), len(used))
+    singles = [recommend(policy, result(), each) for each in used]
+    assert made.status is Advice.OK
+    for single in singles:
+        assert at_least(made.requests, single.requests)
+        assert at_least(made.limits, single.limits)
+        assert (made.dev_shm_bytes or 0) >= (single.dev_shm_bytes or 0)
+    assert made.requests.cpu_millicores in {single.requests.cpu_millicores for single in singles}
+    assert made.requests.memory_bytes in {single.requests.memory_bytes for single in singles}
+
+
+def test_the_reasons_name_the_repeats_that_decide() -> None:
+    used = [usage(50, 900 * MB), usage(250, 100 * MB), usage(100, 300 * MB)]
+    warmup = repeat(1, 1, kind=RepeatKind.WARMUP, usage=usage(900, 9000 * MB))
+    made = recommend_worst("peak", [warmup, *runs_of(used)], 3)
+    assert made == Recommendation(
+        "peak",
+        Advice.OK,
+        Resources(3000, 1024 * MB),
+        Resources(3000, 1024 * MB),
+        (
+            "cpu: highest 200 ms window 250.000 %, rounded up to whole cores (repeat 2 of 3)",
+            "memory: kernel peak 900.000 MB + 100.000 MB, rounded up to 256.000 MB steps (repeat 1 of 3)",
+        ),
+    )
+
+
+def test_each_reason_stays_with_its_figure() -> None:
+    used = [usage(50, 900 * MB, dev_shm_peak_bytes=5 * MB), usage(250, 100 * MB, dev_shm_peak_bytes=600 * MB)]
+    made = recommend_worst("p99", runs_of([*used, usage(100, 300 * MB)]), 3)
+    assert made.dev_shm_bytes == 659 * 2**20
+    reasons = {reason.partition(":")[0]: reason for reason in made.reasons}
+    assert len(reasons) == len(made.reasons) == 3
+    assert reasons["cpu"].endswith("(repeat 2 of 3)")
+    assert reasons["memory"].endswith("(repeat 1 of 3)")
+    assert reasons["shared memory (/dev/shm)"].endswith("(repeat 2 of 3)")
+
+
+def test_as_many_gpus_as_the_run_that_was_on_most() -> None:
+    used = [usage(gpus=(ON, OFF)), usage(gpus=(ON, ON)), usage(gpus=(OFF, ON))]
+    made = recommend_worst("p95", runs_of(used), 3, declared_gpus=2)
+    assert (made.requests.gpu_count, made.limits.gpu_count) == (2, 2)
+    assert made.reasons[-1] == "gpu: as many as its processes held memory on (repeat 2 of 3)"
+    assert recommend_worst("p95", runs_of([usage(), usage()]), 2).requests.gpu_count is None
+
+
+def test_a_reason_that_is_no_figure_s_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = POLICIES["peak"]
+    said = {"peak": lambda used: replace(made := plain(used), reasons=(*made.reasons, "sampled once a second"))}
+    monkeypatch.setattr("cpost.policy.POLICIES", said)
+    made = recommend_worst("peak", runs_of([usage(), usage()]), 2)
+    assert made.reasons[2:] == ("sampled once a second",)
+
+
+def test_cpu_without_a_limit_stays_so() -> None:
+    made = recommend_worst("p95", runs_of([usage(50, 900 * MB), usage(250, 100 * MB)]), 2)
+    assert made.requests == Resources(3000, 1035 * MB)
+    assert made.limits == Resources(memory_bytes=1035 * MB)
+
+
+def test_one_measured_run_after_warm_ups_is_a_single_one() -> None:
+    warmup = repeat(1, 1, kind=RepeatKind.WARMUP, usage=usage(900))
+    assert recommend_worst("peak", [warmup, repeat(1, 1)], 1) == recommend("peak", result(), usage())
+
+
+@pytest.mark.parametrize("kind", list(RepeatKind))
+def test_a_run_that_failed_refuses_for_all(kind: RepeatKind) -> None:
+    failed = repeat(2, 5, kind=kind, result=result(Outcome.FAILED, cause="exit code 3"))
+    made = recommend_worst("peak", [repeat(1, 5, kind=kind), failed], 5)
+    assert_refused(made, f"{failed.name}: the operator failed (exit code 3)")
+
+
+@pytest.mark.parametrize(
+    ("odd", "limit", "words"),
+    [
+        (repeat(2, usage=None), 0, "repeat 2 of 3: no counters"),
+        (repeat(2, usage=usage(cpu=None)), 0, "repeat 2 of 3: CPU could not be measured"),
+        (repeat(2, usage=usage(memory=5 * MB)), 5 * MB, "repeat 2 of 3: its memory reached the limit"),
+        (repeat(2, result=result(totals=totals(oom_kills=1))), 0, "repeat 2 of 3: a process of the operator"),
+    ],
+)
+def test_a_run_that_could_not_be_sized_refuses_for_all(odd: Repeat, limit: int, words: str) -> None:
+    assert_refused(recommend_worst("peak", [repeat(1), odd, repeat(3)], 3, limit), words)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_fewer_runs_than_asked_for_are_not_enough(count: int) -> None:
+    done = [repeat(number) for number in range(1, count + 1)]
+    assert_refused(recommend_worst("peak", done, 3), f"only {count} of 3 repeats were run")

@@ -6,12 +6,33 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
-from builders import MB, REFUSED, advice, operator, pipeline, record, result, step, totals, usage
+from builders import MB, REFUSED, advice, operator, pipeline, record, repeat, result, step, totals, usage
 
 from cpost.gpu_model import GpuUsage
-from cpost.model import Input, Mount, Options, Outcome, Output, Plan, Resources, Statistic
+from cpost.model import (
+    Input,
+    Mount,
+    Options,
+    Outcome,
+    Output,
+    Plan,
+    RepeatKind,
+    Resources,
+    Spread,
+    Spreads,
+    Statistic,
+)
 from cpost.plan import make_plan
-from cpost.report.tables import banner, operator_summary, pipeline_summary, plan_text, requests_text, series
+from cpost.report.tables import (
+    banner,
+    operator_summary,
+    pipeline_summary,
+    plan_text,
+    repeat_line,
+    requests_text,
+    series,
+    spread_summary,
+)
 
 SPLEEN = record(
     "segmentation",
@@ -99,6 +120,37 @@ def test_an_operator_without_numbers_has_none() -> None:
 | Memory |    -    |    -    |   none   |
 +--------+---------+---------+----------+"""
     )
+
+
+def test_the_table_of_repeats() -> None:
+    spreads = Spreads(
+        wall_ns=Spread(10**9, 1.25e9, 2 * 10**9, 3),
+        cpu_us=Spread(0, 0, 250_000, 3),
+        cpu_maximum_pct=Spread(0, 0, 0, 3),
+        memory_peak_bytes=Spread(30 * MB, 40 * MB, 50 * MB, 3),
+    )
+    assert (
+        spread_summary(spreads)
+        == """\
++-------------+-----------+-----------+-----------+--------+
+|   Metric    |  Minimum  |  Median   |  Maximum  | Spread |
++-------------+-----------+-----------+-----------+--------+
+|  Wall time  |  1.000 s  |  1.250 s  |  2.000 s  | 80.0 % |
+|  CPU time   |  0.000 s  |  0.000 s  |  0.250 s  |   -    |
+| CPU maximum |  0.000 %  |  0.000 %  |  0.000 %  | 0.0 %  |
+| Memory peak | 30.000 MB | 40.000 MB | 50.000 MB | 50.0 % |
++-------------+-----------+-----------+-----------+--------+"""
+    )
+
+
+def test_the_line_of_a_repeat() -> None:
+    well = repeat(2, 5, result=result(wall_ns=1_234_000_000, totals=totals(1_200_000)), usage=usage(99.5, 30 * MB))
+    assert repeat_line(well) == (
+        "Repeat 2 of 5 (warm): time 1.234 s, CPU time 1.200 s, CPU maximum 99.500 %, memory peak 30.000 MB"
+    )
+    failed = result(Outcome.FAILED, cause="exit code 3", exit_code=3)
+    cold = repeat(1, 1, kind=RepeatKind.WARMUP, cold=True, result=failed, usage=None)
+    assert repeat_line(cold) == ("Warm-up 1 of 1 (cold): exit code 3, time -, CPU time -, CPU maximum -, memory peak -")
 
 
 def test_the_final_grid_marks_what_failed() -> None:

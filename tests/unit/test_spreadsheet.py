@@ -8,12 +8,24 @@ from dataclasses import replace
 
 import pandas
 import pytest
-from builders import MB, MS, REFUSED, advice, record, result, sample, totals, usage
+from builders import MB, MS, REFUSED, advice, record, repeat, result, sample, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.gpu_model import GpuUsage
-from cpost.model import Detail, OperatorRecord, Outcome, Resources, Sample, Sampling, Statistic
+from cpost.model import (
+    Detail,
+    Doubt,
+    OperatorRecord,
+    Outcome,
+    RepeatKind,
+    Resources,
+    Sample,
+    Sampling,
+    Spread,
+    Spreads,
+    Statistic,
+)
 from cpost.report.spreadsheet import (
     SERIES_COLUMNS,
     SUMMARY_COLUMNS,
@@ -27,6 +39,7 @@ from cpost.report.spreadsheet import (
 AT = 1_700_000_000_123_456_789
 DETAIL = Detail(*range(101, 101 + len(Detail._fields)))
 FULL = Sample(1_500_000_000, 10, 7, 3, 5, 2, 405_242_000, 406_000_000, DETAIL, 4)
+REPEATED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("warmups") + 1 :]
 COUNTS = st.none() | st.integers(0, 2**63)
 SAMPLES = st.builds(
     Sample,
@@ -187,6 +200,41 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "reasons": "why",
         "image": "reg.io/seg:1",
         "run_complete": "yes",
+        "repeats": "1",
+        "warmups": "0",
+        **dict.fromkeys(REPEATED, ""),
+    }
+
+
+def test_the_columns_of_repeats_come_last_and_are_filled_where_there_are_several() -> None:
+    spreads = Spreads(
+        wall_ns=Spread(10**9, 1.5e9, 2 * 10**9, 3),
+        cpu_us=Spread(1, 2, 3 * 10**6, 3),
+        cpu_average_pct=Spread(0, 10.5, 11, 3),
+        cpu_maximum_pct=Spread(100, 101, 250, 3),
+        memory_peak_bytes=Spread(MB, 2 * MB, 3 * MB, 3),
+    )
+    runs = (repeat(1, 1, kind=RepeatKind.WARMUP), *(repeat(number) for number in (1, 2, 3)))
+    several = replace(RECORD, repeats=runs, spreads=spreads, doubts=(Doubt("=odd", "look"), Doubt("short", "wait")))
+    (row,) = rows(summary([several], complete=True))
+    assert list(row)[-len(REPEATED) - 2 :] == ["repeats", "warmups", *REPEATED]
+    assert (row["repeats"], row["warmups"], row["doubts"]) == ("3", "1", "'=odd; short")
+    assert {name: row[name] for name in REPEATED[:-1] if row[name]} == {
+        "wall_minimum_s": "1",
+        "wall_median_s": "1.5",
+        "wall_maximum_s": "2",
+        "cpu_total_minimum_s": "0.000001",
+        "cpu_total_median_s": "0.000002",
+        "cpu_total_maximum_s": "3",
+        "cpu_average_minimum_percent": "0",
+        "cpu_average_median_percent": "10.5",
+        "cpu_average_maximum_percent": "11",
+        "cpu_maximum_minimum_percent": "100",
+        "cpu_maximum_median_percent": "101",
+        "cpu_maximum_maximum_percent": "250",
+        "memory_peak_minimum_mb": "1",
+        "memory_peak_median_mb": "2",
+        "memory_peak_maximum_mb": "3",
     }
 
 

@@ -16,13 +16,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpost.errors import StoreError, UsageError
-from cpost.model import OperatorRecord, Outcome, Run, Statistic, Usage
+from cpost.model import (
+    Doubt,
+    OperatorRecord,
+    Outcome,
+    Repeat,
+    RepeatKind,
+    Run,
+    Spread,
+    Spreads,
+    Statistic,
+    Usage,
+)
 from cpost.store import RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
 
 FIGURE = st.none() | st.floats(0, 1e15)
 STATISTICS = st.builds(Statistic, FIGURE, FIGURE, FIGURE, FIGURE, FIGURE)
 USAGES = st.builds(Usage, cpu_pct=STATISTICS, memory_bytes=STATISTICS)
-RECORDS = st.builds(OperatorRecord, usage=st.none() | USAGES)
+OVER = st.builds(Spread, *[st.floats(0, 1e15)] * 3, st.integers(2, 1000))
+SPREADS = st.builds(Spreads, **dict.fromkeys(Spreads.__dataclass_fields__, st.none() | OVER))
+RECORDS = st.builds(
+    OperatorRecord,
+    usage=st.none() | USAGES,
+    repeats=st.lists(st.builds(Repeat, usage=st.none() | USAGES), max_size=2).map(tuple),
+    spreads=st.none() | SPREADS,
+    doubts=st.lists(st.builds(Doubt), max_size=2).map(tuple),
+)
 RUNS = st.builds(Run, schema_version=st.just(SCHEMA_VERSION), operators=st.lists(RECORDS, max_size=2).map(tuple))
 
 OPERATORS = ("a", "seg", "old")
@@ -49,6 +68,17 @@ def test_a_record_reads_back_as_it_was(tmp_path_factory: pytest.TempPathFactory,
     folder = tmp_path_factory.mktemp("run")
     saved(folder, kept)
     assert load_run(folder) == load_run(folder / RUN_FILE) == kept
+
+
+def test_a_record_from_before_there_were_repeats_is_read(tmp_path: Path) -> None:
+    saved(tmp_path, run(record()))
+    data = json.loads((tmp_path / RUN_FILE).read_text())
+    for name in ("repeats", "spreads", "doubts"):
+        del data["operators"][0][name]
+    for name in ("repeat", "warmup"):
+        del data["options"][name]
+    (tmp_path / RUN_FILE).write_text(json.dumps(data))
+    assert load_run(tmp_path) == run(record())
 
 
 def test_a_record_is_json_that_others_can_read(tmp_path: Path) -> None:
@@ -130,7 +160,7 @@ def test_a_missing_record_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the folder
 
 
-@pytest.mark.parametrize("name", [RUN_FILE, SUMMARY_FILE, "a_final_result.csv"])
+@pytest.mark.parametrize("name", [RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "a_repeat12.csv", "seg_warmup1.csv"])
 def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
     with pytest.raises(UsageError, match=name) as caught:
@@ -140,7 +170,7 @@ def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str)
 
 
 def test_asked_to_it_goes_when_the_new_one_comes_and_nothing_else(tmp_path: Path) -> None:
-    for name in (RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "notes.txt"):
+    for name in (RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "a_repeat7.csv", "a_warmup2.csv", "notes.txt"):
         (tmp_path / name).write_text("old")
     folder = RunFolder(tmp_path, OPERATORS, overwrite=True)
     assert (tmp_path / RUN_FILE).read_text() == "old"  # the run may still be refused
@@ -280,3 +310,57 @@ def test_a_series_goes_to_its_operator_s_file(tmp_path: Path) -> None:
     folder.open_series("seg", "header\n").close()
     assert folder.series_path("seg") == tmp_path / "seg_final_result.csv"
     assert folder.series_path("seg").read_text() == "header\n"
+
+
+# ---------------------------------------------------------------- series of several runs
+
+
+def test_an_earlier_repeat_s_series_makes_room_for_the_next(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=False)
+    for kind, number, name in (
+        (RepeatKind.WARMUP, 1, "seg_warmup1.csv"),
+        (RepeatKind.MEASURED, 1, "seg_repeat1.csv"),
+        (RepeatKind.MEASURED, 12, "seg_repeat12.csv"),
+    ):
+        folder.open_series("seg", f"{name}\n").close()
+        assert folder.move_series("seg", kind, number) == tmp_path / name
+        assert (tmp_path / name).read_text() == f"{name}\n"
+        assert not folder.series_path("seg").exists()
+
+
+def test_a_series_that_cannot_be_moved_is_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=False)
+    with pytest.raises(StoreError, match=r"cannot write .*seg_repeat1\.csv"):
+        folder.move_series("seg", RepeatKind.MEASURED, 1)
+
+
+NAMES = st.from_regex(r"\A[a-z0-9_-]{1,3}((_repeat|_warmup)[0-9]{0,2}|_final_result){0,2}\Z")
+
+
+@given(names=st.lists(NAMES, min_size=2, max_size=2, unique=True), numbers=st.tuples(*[st.integers(1, 12)] * 2))
+def test_no_operator_s_name_leads_to_another_one_s_file(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], numbers: tuple[int, int]
+) -> None:
+    """Operators may be called anything, "a_repeat1" too."""
+    folder = RunFolder(tmp_path_factory.mktemp("run"), names, overwrite=False)
+    written = []
+    for name, number in zip(names, numbers, strict=True):
+        for kind in RepeatKind:
+            folder.open_series(name, "").close()
+            written.append(folder.move_series(name, kind, number).name)
+        written.append(folder.series_path(name).name)
+        folder.open_series(name, "").close()
+    assert len({*written, RUN_FILE, SUMMARY_FILE}) == len(written) + 2
+    assert {path.name for path in folder._results()} == set(written)
+    folder.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["a_repeat.csv", "a_repeat0.csv", "a_repeat01.csv", "b_repeat1.csv", "a_repeat1.csv.gz", "a_repeat1_x.csv"]
+)
+def test_other_names_are_no_results(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=True)
+    folder.prepare()
+    folder.close()
+    assert (tmp_path / name).read_text() == "mine"

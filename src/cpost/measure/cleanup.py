@@ -53,15 +53,21 @@ def remove_run(
         if not remove_group(name, group):
             failures.append(f"control group {name}: still in use")
     for folder in _folders(owner.name(run_id)):
-        if not remove_tree(folder) and not _remove_as_engine(engine, folder, images, owner.labels(run_id)):
+        if not remove_tree(folder) and not remove_as_engine(engine, folder, images, owner.labels(run_id)):
             failures.append(f"folder {folder}: files of another user are left in it (sudo rm -rf {folder})")
     return failures
 
 
-def _remove_as_engine(engine: Engine | None, folder: Path, images: Iterable[str], labels: dict[str, str]) -> bool:
+def remove_as_engine(engine: Engine | None, folder: Path, images: Iterable[str], labels: dict[str, str]) -> bool:
+    """Remove a folder that holds files of another user, with the engine's rights; False where something is left.
+
+    Args:
+        images: one of them may have a program that removes files.
+        labels: of the containers that do it; everything with these labels is removed afterwards.
+    """
     if engine is None:
         return False
-    with contextlib.suppress(EngineError):
+    with contextlib.suppress(EngineError, OSError):
         removed = any(engine.remove_files(image, str(folder), labels) for image in images)
         engine.remove_labelled(labels)
         return removed and remove_tree(folder)

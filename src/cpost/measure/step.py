@@ -73,8 +73,12 @@ class StepObserver(Protocol):
         """Some 100 ms have passed."""
 
 
-def measure_step(step: Step, bench: Bench, observer: StepObserver) -> StepResult:
+def measure_step(step: Step, bench: Bench, observer: StepObserver, *, earlier: int = 0) -> StepResult:
     """Run one step to its end and measure it.
+
+    Args:
+        earlier: how often this run has run the step before; what is made for it is named accordingly, so that nothing
+            that could not be removed at once gets into its way.
 
     Returns:
         How it ended, with totals; a failed operator is a result, not an error.
@@ -82,9 +86,10 @@ def measure_step(step: Step, bench: Bench, observer: StepObserver) -> StepResult
     Raises:
         HostError: the engine or the host failed, not the operator.
     """
-    name = f"cpost_{bench.run_id}_{step.index}_{step.operator}"
+    place = f"{step.index}r{earlier}" if earlier else str(step.index)
+    name = f"cpost_{bench.run_id}_{place}_{step.operator}"
     labels = {**bench.labels, LABEL_OPERATOR: step.operator}
-    with _parent_group(step, bench) as (parent, parent_name):
+    with _parent_group(step, place, bench) as (parent, parent_name):
         container = bench.engine.create(step, name, labels, bench.network, parent_name)
         try:
             with bench.gpus.watching(lambda pid: bench.hierarchies.contains(pid, container)):
@@ -95,12 +100,12 @@ def measure_step(step: Step, bench: Bench, observer: StepObserver) -> StepResult
 
 
 @contextmanager
-def _parent_group(step: Step, bench: Bench) -> Iterator[tuple[Group | None, str | None]]:
+def _parent_group(step: Step, place: str, bench: Bench) -> Iterator[tuple[Group | None, str | None]]:
     """A control group of our own above the container's; (None, None) where cpost may not make any."""
     if bench.group_name is None:
         yield None, None
         return
-    name = f"{bench.group_name}_{step.index}"
+    name = f"{bench.group_name}_{place}"
     if bench.cgroup_driver == "systemd":
         name += ".slice"
     group = bench.hierarchies.group(name)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cpost.gpu_model import GpuReading, busiest, fullest
-from cpost.model import Advice, Detail, OperatorRecord, Resources, Sample, Statistic, Usage
-from cpost.units import MB, NS_PER_S
+from cpost.model import Advice, Detail, OperatorRecord, RepeatKind, Resources, Sample, Spread, Statistic, Usage
+from cpost.units import MB, NS_PER_S, US_PER_S
 
 SERIES_COLUMNS = (
     "timestamp",
@@ -30,6 +30,14 @@ SERIES_COLUMNS = (
     *Detail._fields,
 )
 GPU_COLUMNS = ("util_percent", "memory_bytes", "own_memory_bytes", "power_mw", "sm_clock_mhz")
+_SPREADS = (  # column, its unit, the field of `Spreads`, how many of that are one of the unit
+    ("wall", "s", "wall_ns", NS_PER_S),
+    ("cpu_total", "s", "cpu_us", US_PER_S),
+    ("cpu_average", "percent", "cpu_average_pct", 1),
+    ("cpu_maximum", "percent", "cpu_maximum_pct", 1),
+    ("memory_peak", "mb", "memory_peak_bytes", MB),
+    ("memory_need_peak", "mb", "need_peak_bytes", MB),
+)
 SUMMARY_COLUMNS = (
     "operator",
     "outcome",
@@ -73,6 +81,10 @@ SUMMARY_COLUMNS = (
     "reasons",
     "image",
     "run_complete",
+    "repeats",
+    "warmups",
+    *(f"{name}_{part}_{unit}" for name, unit, *_ in _SPREADS for part in ("minimum", "median", "maximum")),
+    "doubts",
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 Cell = str | int | float | None
@@ -124,8 +136,8 @@ def summary(records: Iterable[OperatorRecord], *, complete: bool) -> str:
         complete: whether the run got to its last operator; stands in every row.
     """
     last = "yes" if complete else "no"
-    rows = [SUMMARY_COLUMNS, *(tuple(defuse(cell) for cell in (*_summary_row(record), last)) for record in records)]
-    return "".join(map(_line, rows))
+    rows = [(*_summary_row(record), last, *_repeat_cells(record)) for record in records]
+    return "".join(map(_line, [SUMMARY_COLUMNS, *(tuple(map(defuse, row)) for row in rows)]))
 
 
 def _line(cells: Sequence[Cell]) -> str:
@@ -192,6 +204,19 @@ def _gpu_summary(usage: Usage | None) -> Sequence[Cell]:
         _scaled(full.memory_average_bytes if full else None, MB),
         _scaled(full.memory_peak_bytes if full else None, MB),
     )
+
+
+def _repeat_cells(record: OperatorRecord) -> Iterator[Cell]:
+    warmups = sum(repeat.kind is RepeatKind.WARMUP for repeat in record.repeats)
+    yield from (len(record.repeats) - warmups if record.repeats else 1, warmups)
+    for _, _, field, unit in _SPREADS:
+        over: Spread | None = getattr(record.spreads, field, None)
+        yield from (_scaled(value, unit) for value in _parts(over))
+    yield "; ".join(doubt.what for doubt in record.doubts)
+
+
+def _parts(over: Spread | None) -> tuple[float | None, float | None, float | None]:
+    return (over.minimum, over.median, over.maximum) if over else (None, None, None)
 
 
 def _resources(resources: Resources) -> tuple[Cell, Cell]:

@@ -10,9 +10,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tabulate import tabulate
 
 from cpost.gpu_model import busiest, fullest
-from cpost.model import Advice, OperatorRecord, Outcome, Plan, Recommendation, Resources, Step, Usage
+from cpost.model import (
+    Advice,
+    OperatorRecord,
+    Outcome,
+    Plan,
+    Recommendation,
+    Repeat,
+    Resources,
+    Spread,
+    Spreads,
+    Step,
+    Usage,
+)
 from cpost.terminal import visible
-from cpost.units import MB, format_cores, format_mb, format_percent, round_up
+from cpost.units import MB, NS_PER_S, US_PER_S, format_cores, format_mb, format_percent, round_up
 
 WIDTH = 60
 _UNKNOWN = "-"
@@ -35,6 +47,29 @@ def banner(text: str) -> str:
 def operator_summary(record: OperatorRecord) -> str:
     """The table of one operator: metric, average, maximum, resource."""
     return tabulate(_rows(record), ["Metric", "Average", "Maximum", "Resource"], tablefmt="pretty")
+
+
+def spread_summary(spreads: Spreads) -> str:
+    """The table of an operator's repeats: metric, minimum, median, maximum, spread (of the median)."""
+    rows = [_spread_row(label, over, show) for label, over, show in _spread_figures(spreads) if over is not None]
+    return tabulate(rows, ["Metric", "Minimum", "Median", "Maximum", "Spread"], tablefmt="pretty")
+
+
+def repeat_line(repeat: Repeat) -> str:
+    """What came of one of several runs: "Repeat 2 of 5 (warm): 1.234 s, CPU 1.200 s, ..."."""
+    result, usage = repeat.result, repeat.usage
+    head = f"{repeat.name.capitalize()} ({'cold' if repeat.cold else 'warm'})"
+    parts = [result.cause or result.outcome.value] if result.outcome is not Outcome.COMPLETED else []
+    parts += [
+        f"{label} {_cell(value, show)}"
+        for label, value, show in (
+            ("time", result.wall_ns, _seconds_of_ns),
+            ("CPU time", result.totals.cpu_us if result.totals else None, _seconds_of_us),
+            ("CPU maximum", usage.cpu_pct.maximum if usage else None, format_percent),
+            ("memory peak", usage.memory_bytes.maximum if usage else None, format_mb),
+        )
+    ]
+    return f"{head}: {', '.join(parts)}"
 
 
 def pipeline_summary(records: Sequence[OperatorRecord]) -> str:
@@ -143,6 +178,30 @@ def _gpu_rows(usage: Usage, advice: Recommendation) -> list[list[str]]:
 def _available(percent: float | None) -> str:
     """A GPU was used, and how busy it was the driver does not say: so for the instances of a divided GPU."""
     return "not available" if percent is None else format_percent(percent)
+
+
+def _spread_figures(spreads: Spreads) -> list[tuple[str, Spread | None, Callable[[float], str]]]:
+    return [
+        ("Wall time", spreads.wall_ns, _seconds_of_ns),
+        ("CPU time", spreads.cpu_us, _seconds_of_us),
+        ("CPU average", spreads.cpu_average_pct, format_percent),
+        ("CPU maximum", spreads.cpu_maximum_pct, format_percent),
+        ("Memory peak", spreads.memory_peak_bytes, format_mb),
+        ("Memory need", spreads.need_peak_bytes, format_mb),
+    ]
+
+
+def _spread_row(label: str, over: Spread, show: Callable[[float], str]) -> list[str]:
+    figures = (show(value) for value in (over.minimum, over.median, over.maximum))
+    return [label, *figures, _UNKNOWN if over.share is None else f"{over.share * 100:.1f} %"]
+
+
+def _seconds_of_ns(value_ns: float) -> str:
+    return f"{value_ns / NS_PER_S:.3f} s"
+
+
+def _seconds_of_us(value_us: float) -> str:
+    return f"{value_us / US_PER_S:.3f} s"
 
 
 def _resource_cells(advice: Recommendation) -> tuple[str, str]:

@@ -1,0 +1,281 @@
+"""An operator run several times: the order of things between its runs, and what the record says at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from builders import MB, pipeline, result, sample, step, totals, usage
+
+from cpost import repeats
+from cpost.errors import EngineError, HostError, Interrupted
+from cpost.interrupts import Interrupts
+from cpost.measure.step import Bench, measure_step
+from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Step, StepResult
+from cpost.outputs import OutputFolders
+from cpost.repeats import Containers, Runner
+from cpost.store import RunFolder
+
+NO_GPUS: Any = SimpleNamespace(take=list, problems=list)
+Behave = Callable[[int], StepResult]
+
+
+def well(_: int) -> StepResult:
+    return result(wall_ns=10**9, totals=totals(10**6, memory_peak_bytes=MB))
+
+
+def failing(at: int, outcome: Outcome = Outcome.FAILED) -> Behave:
+    return lambda run: result(outcome, cause="because") if run == at else well(run)
+
+
+class Audience:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def repeat_begins(self, name: str) -> None:
+        self.told.append(name)
+
+    def repeat_ends(self, operator: str, repeat: Any, series: Path | None) -> None:
+        self.told.append((operator, repeat.name, series.name if series else None))
+
+    def operator_runs(self, container: str) -> None:
+        self.told.append(container)
+
+    def operator_progress(self, *_: Any) -> None:
+        pass
+
+
+class Place:
+    """A runner whose operator writes a file and its number of the run to its series, and behaves as told."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.metrics, self.outputs = folder / "metrics", folder / "outputs"
+        self.step = step(
+            operator="seg",
+            output_folders=(str(self.outputs / "seg"),),
+            memory_limit_bytes=10**12,
+            shm_bytes=2**30,
+        )
+        self.audience = Audience()
+        self.interrupts = Interrupts()
+        self.behave: Behave = well
+        self.ran: list[tuple[str, int, list[str]]] = []
+        self.kept: list[OperatorRecord] = []
+        self.seen: list[dict[str, str]] = []
+        self.folder = RunFolder(self.metrics, ["seg"], overwrite=False)
+        monkeypatch.setattr(repeats, "measure_step", self.measure)
+
+    def measure(self, run_step: Step, _: Bench, observer: Any, *, earlier: int) -> StepResult:
+        out = self.outputs / "seg"
+        self.ran.append((run_step.image, earlier, [path.name for path in out.iterdir()]))
+        (out / f"of run {earlier}").touch()
+        observer.samples(0, [sample(earlier + 1), sample(earlier + 2)])
+        return self.behave(earlier)
+
+    def run(self, *, kept: bool = True, warnings: tuple[str, ...] = (), **chosen: int) -> OperatorRecord:
+        bench = Bench(
+            engine=None,  # type: ignore[arg-type]
+            hierarchies=None,  # type: ignore[arg-type]
+            sampling=None,  # type: ignore[arg-type]
+            run_id="r",
+            labels={},
+            network="n",
+            group_name=None,
+            cgroup_driver="cgroupfs",
+            period_ns=10**7,
+            interrupts=self.interrupts,
+            gpus=NO_GPUS,
+        )
+        options = Options(metrics_dir=str(self.metrics) if kept else None, **chosen)
+        outputs = OutputFolders(self.outputs, overwrite=False)
+        outputs.make(Plan(pipeline(), (self.step,)))
+        subject = Containers(bench, outputs, {self.step.image: "sha256:1"}, ())
+        runner = Runner(subject, self.folder, options, 2, self.interrupts, self.audience, self.keep)
+        return runner.run(self.step, warnings)
+
+    def keep(self, record: OperatorRecord) -> None:
+        self.kept.append(record)
+        self.seen.append(self.series())
+
+    def series(self) -> dict[str, str]:
+        """The files of metrics, and the time of the first sample in each."""
+        found = sorted(self.metrics.glob("*.csv"))
+        return {path.name: path.read_text().splitlines()[1].split(",")[3] for path in found}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    made = Place(tmp_path, monkeypatch)
+    yield made
+    made.folder.close()
+
+
+# ---------------------------------------------------------------- a single run
+
+
+def test_a_single_run_is_as_it_always_was(place: Place) -> None:
+    made = place.run(warnings=("odd",))
+    assert (made.repeats, made.spreads, made.doubts) == ((), None, ())
+    assert made.result.warnings == ("odd",)
+    assert made.result.image_id == "sha256:1"
+    assert made.series_file == "seg_final_result.csv"
+    assert made.recommendation.status is Advice.OK
+    assert not any("repeat" in reason for reason in made.recommendation.reasons)
+    assert place.audience.told == []
+    assert place.kept == []
+    assert list(place.series()) == ["seg_final_result.csv"]
+
+
+# ---------------------------------------------------------------- several
+
+
+def test_warm_ups_come_first_and_each_run_finds_empty_outputs(place: Place) -> None:
+    made = place.run(repeat=3, warmup=2)
+    assert place.ran == [("sha256:1", number, []) for number in range(5)]
+    assert [(each.kind, each.number, each.planned, each.cold) for each in made.repeats] == [
+        (RepeatKind.WARMUP, 1, 2, True),
+        (RepeatKind.WARMUP, 2, 2, False),
+        (RepeatKind.MEASURED, 1, 3, False),
+        (RepeatKind.MEASURED, 2, 3, False),
+        (RepeatKind.MEASURED, 3, 3, False),
+    ]
+    assert [path.name for path in (place.outputs / "seg").iterdir()] == ["of run 4"]
+    assert made.result == made.repeats[-1].result
+    assert made.recommendation.status is Advice.OK
+    assert made.spreads is not None
+    assert made.image == "img:1"
+
+
+def test_each_run_keeps_its_series_under_a_name_that_stays(place: Place) -> None:
+    made = place.run(repeat=2, warmup=1)
+    names = ["seg_warmup1.csv", "seg_repeat1.csv", "seg_final_result.csv"]
+    assert [each.series_file for each in made.repeats] == names
+    assert made.series_file == "seg_final_result.csv"
+    assert [place.series()[name] for name in names] == ["0.001000", "0.002000", "0.003000"]
+
+
+def test_what_is_on_disk_between_the_runs_is_true(place: Place) -> None:
+    place.run(repeat=3)
+    ended, begun = place.kept[::2], place.kept[1::2]
+    assert [len(each.repeats) for each in place.kept] == [1, 1, 2, 2]
+    assert [each.series_file for each in ended] == ["seg_final_result.csv"] * 2
+    assert [each.series_file for each in begun] == ["seg_repeat1.csv", "seg_repeat2.csv"]
+    for record, files in zip(place.kept, place.seen, strict=True):
+        named = {each.series_file: f"0.00{number}000" for number, each in enumerate(record.repeats, 1)}
+        assert named == files
+        assert record.recommendation.status is Advice.REFUSED
+        assert f"only {len(record.repeats)} of 3 repeats" in record.recommendation.reasons[0]
+        assert record.doubts == ()
+
+
+@pytest.mark.parametrize(("kept", "shown"), [(True, None), (False, "seg_final_result.csv")])
+def test_the_audience_is_shown_what_is_not_kept(place: Place, kept: bool, shown: str | None) -> None:
+    made = place.run(repeat=2, kept=kept)
+    assert place.audience.told == [
+        "repeat 1 of 2",
+        ("seg", "repeat 1 of 2", shown),
+        "repeat 2 of 2",
+        ("seg", "repeat 2 of 2", None),
+    ]
+    assert {each.series_file for each in made.repeats} == (
+        {"seg_repeat1.csv", "seg_final_result.csv"} if kept else {""}
+    )
+
+
+def test_the_worst_of_the_measured_runs_decides(place: Place) -> None:
+    peaks = [9000, 100, 900, 300]
+    place.behave = lambda run: result(wall_ns=10**9, totals=totals(10**6, memory_peak_bytes=peaks[run] * MB))
+    made = place.run(repeat=3, warmup=1)
+    assert made.recommendation.requests.memory_bytes == 1024 * MB
+    assert "(repeat 2 of 3)" in made.recommendation.reasons[1]
+    assert made.usage is not None
+    assert made.usage.memory_bytes.maximum == 900 * MB
+    assert any("memory peak" in doubt.what for doubt in made.doubts)
+
+
+# ---------------------------------------------------------------- an end before the last run
+
+
+@pytest.mark.parametrize("outcome", [each for each in Outcome if each is not Outcome.COMPLETED])
+@pytest.mark.parametrize(("at", "name"), [(0, "warm-up 1 of 1"), (1, "repeat 1 of 3"), (2, "repeat 2 of 3")])
+def test_a_run_that_does_not_end_well_is_the_last(place: Place, outcome: Outcome, at: int, name: str) -> None:
+    place.behave = failing(at, outcome)
+    made = place.run(repeat=3, warmup=1)
+    assert len(place.ran) == len(made.repeats) == at + 1
+    assert made.result.outcome is outcome
+    assert made.recommendation.status is Advice.REFUSED
+    assert made.recommendation.reasons[0].startswith(f"{name}: ")
+    assert made.series_file == "seg_final_result.csv"
+    assert made.doubts == ()
+
+
+def test_a_signal_between_two_runs_ends_them(place: Place) -> None:
+    def signalled(run: int) -> StepResult:
+        if run == 1:
+            place.interrupts.deliver(15)
+        return well(run)
+
+    place.behave = signalled
+    with pytest.raises(Interrupted):
+        place.run(repeat=3)
+    assert len(place.ran) == 2
+    last = place.kept[-1]
+    assert len(last.repeats) == 2
+    assert last.series_file == "seg_final_result.csv"
+    assert place.series()["seg_final_result.csv"] == "0.002000"
+    assert [path.name for path in (place.outputs / "seg").iterdir()] == ["of run 1"]
+
+
+def test_outputs_that_cannot_be_removed_end_them(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_outputs_stay(run: int) -> StepResult:
+        monkeypatch.setattr("cpost.measure.cleanup.remove_tree", lambda _: False)
+        return well(run)
+
+    place.behave = first_outputs_stay
+    with pytest.raises(HostError, match="seg is not run again"):
+        place.run(repeat=3)
+    assert len(place.ran) == 1
+    assert place.kept[-1].series_file == "seg_final_result.csv"
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_what_is_made_for_a_later_run_has_a_name_of_its_own() -> None:
+    named = []
+
+    class Engine:
+        def create(self, _: Step, name: str, *__: Any) -> str:
+            named.append(name)
+            raise EngineError("enough")
+
+    engine: Any = Engine()
+    nothing: Any = None
+    bench = Bench(engine, nothing, nothing, "r", {}, "n", None, "cgroupfs", 10**7, Interrupts(), NO_GPUS)
+    for index in range(2):
+        for earlier in range(12):
+            with pytest.raises(EngineError):
+                measure_step(step(index=index), bench, nothing, earlier=earlier)
+    assert named[:2] == ["cpost_r_0_a", "cpost_r_0r1_a"]
+    assert len(set(named)) == 24
+
+
+# ---------------------------------------------------------------- /dev/shm
+
+
+@pytest.mark.parametrize(
+    ("size", "peak", "full"), [(100, 100, True), (100, 99, False), (100, None, False), (0, 0, False), (0, None, False)]
+)
+def test_a_full_dev_shm_is_told(size: int, peak: int | None, full: bool) -> None:
+    nothing: Any = None
+    bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", 10**7, Interrupts(), NO_GPUS)
+    containers = Containers(bench, nothing, {}, ())
+    told = list(containers.remarks(step(shm_bytes=size), usage(dev_shm_peak_bytes=peak)))
+    assert [line for line in told if "/dev/shm was full" in line] == told
+    assert bool(told) == full
+    assert list(containers.remarks(step(shm_bytes=size), None)) == []
