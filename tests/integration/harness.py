@@ -189,8 +189,8 @@ class Host:
 
 def _owner_lives(named: str) -> bool:
     """Whether a name or labels tell of a process that is alive: another session's run, no affair of this one's."""
-    found = re.search(r"'cpost\.pid': '(\d+)'|p(\d+)s\d+", named)
-    return found is not None and psutil.pid_exists(int(found[1] or found[2]))
+    found = re.search(r"'cpost\.pid': '(\d+)'|p(\d+)s\d+|cpost_decoy(\d+)", named)
+    return found is not None and psutil.pid_exists(int(found[1] or found[2] or found[3]))
 
 
 def _words(labels: dict[str, str]) -> set[str]:
@@ -208,10 +208,13 @@ class Decoys:
         self._cgroup = (memory if memory.is_dir() else CGROUPS) / f"cpost_decoy{mine}"
         try:
             for name in (f"somebody-elses{mine}", f"cpost_decoy{mine}"):
-                network = client.networks.create(name, check_duplicate=True)
+                labels = {"cpost-test": f"cpost_decoy{mine}"}
+                network = client.networks.create(name, check_duplicate=True, labels=labels)
                 self._made.append(network)
                 self._made.append(
-                    client.containers.run(image, ["sleep", "100000"], name=name, network=name, detach=True)
+                    client.containers.run(
+                        image, ["sleep", "100000"], name=name, network=name, labels=labels, detach=True
+                    )
                 )
             self._cgroup.mkdir()
         except DockerException:

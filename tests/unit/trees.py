@@ -79,7 +79,7 @@ def detail(meter: Meter) -> Detail:
     return found
 
 
-# What the parent group's files and the container's memory.stat say, t_ns = 7; what all trees have in common is in PLAIN.
+# What the files of the parent group and the memory.stat of the container say; what all have in common is in PLAIN.
 PLAIN = {"shmem_bytes": 2097152, "inactive_file_bytes": 0, "oom_kills": 1}
 FIGURES: dict[str, tuple[Sample, dict[str, int | None]]] = {
     "hybrid-cgroupfs": (
