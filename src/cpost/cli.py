@@ -71,6 +71,7 @@ def cli() -> None:
 
     \b
     cpost PIPELINE INPUT              size every operator of a pipeline (short for: cpost run)
+    cpost exec -- COMMAND             size one command, without a container
     cpost plan PIPELINE [INPUT]       show what would be run, without running it
     cpost doctor                      check this host
 
@@ -184,6 +185,51 @@ def _exit(result: Run, signum: int | None) -> NoReturn:
     sys.exit(code)
 
 
+@cli.command("exec", context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--name", metavar="NAME", help="What it is called in tables and files [default: its program's name].")
+@click.option(
+    "--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: nowhere]."
+)
+@click.option("--policy", type=click.Choice(["peak", "p95", "p99"]), default="peak", show_default=True, help="See run.")
+@click.option("--period", type=_PERIOD, default="10ms", show_default=True, help="Time between two samples.")
+@click.option("--window", type=_WINDOW, default="200ms", show_default=True, help="Span of one CPU rate.")
+@click.option("--timeout", type=_TIMEOUT, help="Stop the command after this time [default: none].")
+@click.option("--memory_limit", "--memory-limit", type=_MEMORY_LIMIT, help="Memory it may use [default: no limit].")
+@click.option("--overwrite", is_flag=True, help="Replace earlier results in the folder named above.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the run's record as JSON, on stderr, after the command's end."
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print the final table and warnings only.")
+@click.option("--verbose", "-v", is_flag=True, help="Print more: sampling, reasons.")
+def exec_(
+    command: tuple[str, ...], *, name: str | None, as_json: bool, quiet: bool, verbose: bool, **chosen: Any
+) -> None:
+    """Run COMMAND (put -- before it), measure it without a container, and recommend requests.
+
+    It keeps standard input, output and error, and its exit code is cpost's; what cpost says goes to stderr.
+    """
+    from cpost.command_session import size_command
+    from cpost.console import CommandConsole
+    from cpost.interrupts import Interrupts
+    from cpost.model import Options, Outcome
+
+    console = CommandConsole(as_json=as_json, quiet=quiet, verbose=verbose)
+    interrupts = Interrupts(console.announce_signal)
+    options = Options(
+        period_ns=chosen["period"],
+        window_ns=chosen["window"],
+        policy=chosen["policy"],
+        timeout_ns=chosen["timeout"],
+        memory_limit_bytes=chosen["memory_limit"],
+        metrics_dir=chosen["metrics_dir"] or None,
+        overwrite=chosen["overwrite"],
+    )
+    with interrupts.installed():
+        result = size_command(command, name, options, console, interrupts).operators[0].result
+    sys.exit(ExitCode.TIMED_OUT if result.outcome is Outcome.TIMED_OUT else result.exit_code)
+
+
 @cli.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.argument("input_dir", metavar="[INPUT]", required=False, default="", type=str)
@@ -207,7 +253,12 @@ def clean(*, dry_run: bool) -> None:
     from cpost.console import Console
     from cpost.measure.engine import Engine
 
-    removed, failures = session.sweep(Engine(), dry_run=dry_run)
+    engine, no_engine = None, None
+    try:
+        engine = Engine()
+    except HostError as error:
+        no_engine = error  # processes, control groups and folders can be cleaned all the same
+    removed, failures = session.sweep(engine, dry_run=dry_run)
     console = Console()
     for item in removed:
         console.note(f"{'would remove' if dry_run else 'removed'} {item.kind} {item.name} (run {item.run_id})")
@@ -215,6 +266,8 @@ def clean(*, dry_run: bool) -> None:
         console.note("Nothing is left of dead runs.")
     for failure in failures:
         console.warn(f"could not be removed: {failure}")
+    if no_engine is not None:
+        raise no_engine
     sys.exit(ExitCode.ENVIRONMENT if failures else ExitCode.OK)
 
 

@@ -9,16 +9,18 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from cpost import store
-from cpost.doctor import Finding
 from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Step
 from cpost.report import tables
-from cpost.session import Preview
 from cpost.units import NS_PER_S, format_mb, format_percent, format_seconds
+
+if TYPE_CHECKING:  # `cpost exec` needs no engine, and does not load its library
+    from cpost.doctor import Finding
+    from cpost.session import Preview
 
 _LIVE_BEAT_NS = NS_PER_S // 5
 _PLAIN_BEAT_NS = 10 * NS_PER_S
@@ -166,9 +168,14 @@ class Console:
     def run_ends(self, run: Run) -> None:
         """The final grid with the reasons against recommendations, or the record as JSON."""
         self._clear()
-        if run.operators:
-            grid = tables.pipeline_summary(run.operators)
-            self._line(grid if self._quiet else f"\n{grid}")
+        self._closing(run, grid=True)
+        if self._as_json:
+            self._write(sys.stdout, store.json_text(run))
+
+    def _closing(self, run: Run, *, grid: bool) -> None:
+        if run.operators and grid:
+            table = tables.pipeline_summary(run.operators)
+            self._line(table if self._quiet else f"\n{table}")
         for record in run.operators:
             if record.recommendation.status is Advice.REFUSED:
                 self._line(f"No recommendation for {record.operator}: {record.recommendation.reasons[0]}")
@@ -177,8 +184,6 @@ class Console:
         if run.options.metrics_dir:
             folder = Path(run.options.metrics_dir).absolute()
             self.note(f"The record is in {folder / store.RUN_FILE}, the table in {folder / store.SUMMARY_FILE}")
-        if self._as_json:
-            self._write(sys.stdout, store.json_text(run))
 
     def plan(self, preview: Preview) -> None:
         """A plan, for people or as JSON."""
@@ -203,14 +208,10 @@ class Console:
 
     def announce_signal(self, signum: int, count: int) -> None:
         """Say at once that a signal has come; called in the signal's handler, so it writes without any buffer."""
-        name = signal.Signals(signum).name
-        text = f"\ncpost: {name}: stopping the operator and removing everything; once more skips its grace\n"
+        text = "stopping the operator and removing everything; once more skips its grace"
         if count > 1:
-            text = f"\ncpost: {name}: killing the operator, still removing everything\n"
-        try:
-            os.write(2, text.encode())
-        except OSError:
-            pass  # the terminal is gone
+            text = "killing the operator, still removing everything"
+        _announce(signum, text)
 
     # ------------------------------------------------------------ pieces
 
@@ -271,6 +272,61 @@ class Console:
                 self.lost_output = self.lost_output or error
             # Whatever else is written there, and Python's own flush at its end, must find a file that takes it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class CommandConsole(Console):
+    """What a user sees of `cpost exec`: nothing until the command has ended, then tables, all of it on stderr.
+
+    Args:
+        as_json: the record, in place of the tables.
+        quiet: only the final table (or the record), warnings and errors.
+        verbose: also sampling and the reasons for every number.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        super().__init__(as_json=True, quiet=quiet or as_json, verbose=verbose)
+        self._live = False
+        self._record_wanted = as_json
+
+    def operator_begins(self, step: Step) -> None:
+        """Nothing: the terminal is the command's now."""
+
+    def operator_runs(self, container: str) -> None:
+        """Its process id."""
+        self._detail(container)
+
+    def operator_progress(
+        self, elapsed_ns: int, percent: float | None, sample: Sample | None, peak: int | None
+    ) -> None:
+        """Nothing: the terminal is the command's."""
+
+    def run_ends(self, run: Run) -> None:
+        """The summary of the one command stands already; what is left is why it has no recommendation, and where the
+        results are; or the record as JSON."""
+        if self._record_wanted:
+            self._write(sys.stderr, store.json_text(run))
+            return
+        self._closing(run, grid=self._quiet)
+
+    def announce_signal(self, signum: int, count: int) -> None:
+        """See `Console.announce_signal`; Ctrl-C is the command's own to answer, so the first one needs no words."""
+        if signum == signal.SIGINT and count == 1:
+            return
+        text = "asking the command to end; once more kills it"
+        if count > (2 if signum == signal.SIGINT else 1):
+            text = "killing the command"
+        _announce(signum, text)
+
+    def _metrics_table(self, operator: str, series: Path) -> None:
+        """No dump of samples: the folder of --metrics_dir has them."""
+
+
+def _announce(signum: int, text: str) -> None:
+    """Write without any buffer, as a signal's handler must."""
+    try:
+        os.write(2, f"\ncpost: {signal.Signals(signum).name}: {text}\n".encode())
+    except OSError:
+        pass  # the terminal is gone
 
 
 def _takes_more(stream: TextIO) -> bool:

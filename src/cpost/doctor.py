@@ -16,6 +16,7 @@ from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine, EngineFacts
 from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.owner import Owner, new_run_id
+from cpost.measure.stats import STATS_WARNING
 from cpost.units import MB, MIB
 
 _LITTLE_DISK_BYTES = 5000 * MB
@@ -89,6 +90,15 @@ def _cgroups(hierarchies: Hierarchies | HostError, facts: EngineFacts | None) ->
         return
     driver = f", engine says v{facts.cgroup_version}" if facts and facts.cgroup_version else ""
     yield Finding("cgroups", Verdict.OK, f"{hierarchies.layout}{driver}")
+    away = host.elsewhere(facts) if facts else None
+    if away is not None:
+        yield Finding(
+            "totals",
+            Verdict.WARNING,
+            f"the containers' counters cannot be read here ({away}): {STATS_WARNING}",
+            "start cpost on the machine that runs the engine for exact totals",
+        )
+        return
     if hierarchies.may_make_groups(f"{Owner.current().name(new_run_id())}_probe"):
         yield Finding("totals", Verdict.OK, "cpost may make control groups: totals survive the container, exactly")
     else:

@@ -250,12 +250,16 @@ class Sample(NamedTuple):
     read_ns: int = 0
 
 
+KERNEL, LAST_SAMPLE, PROCESS_TREE, ENGINE_STATS = "kernel", "last sample", "process tree", "engine stats"
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What the kernel says about the whole life of a step, start-up of the container runtime taken out.
 
     Attributes:
-        source: "kernel" (read after the end, exact) or "last sample" (`tail_ns` of the end were not seen).
+        source: "kernel" (read after the end, exact); "last sample" (`tail_ns` of the end were not seen); "process tree"
+            (memory an estimate); "engine stats" (a sample a second, `tail_ns` not seen).
         startup_cpu_us: CPU time that the container runtime used before the operator's first instruction; taken out
             of the other figures. None = could not be told apart, and is then contained in them.
         memory_peak_bytes: the kernel's high-water mark, page cache included.
@@ -364,6 +368,7 @@ class Usage:
         dev_shm_peak_bytes: the most that lay in the container's /dev/shm at one look; it is part of the need.
         cache_peak_bytes: the most that the kernel could have taken back at one look; it is no part of the need.
         gpus: of each GPU of the host, in the order of its facts.
+        peaks_sampled: the kernel's own memory peak is not known, or not to the end: `maximum` is the highest sample.
     """
 
     window_ns: int
@@ -374,6 +379,7 @@ class Usage:
     dev_shm_peak_bytes: int | None = None
     cache_peak_bytes: int | None = None
     gpus: tuple[GpuUsage, ...] = ()
+    peaks_sampled: bool = False
 
 
 class Advice(str, Enum):

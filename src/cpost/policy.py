@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import (
+    ENGINE_STATS,
+    PROCESS_TREE,
     Advice,
     Outcome,
     Recommendation,
@@ -34,6 +36,13 @@ _OUTCOME_REASONS = {
 }
 # How a reason begins, by what it is the reason for.
 _CPU_REASON, _MEMORY_REASON, _DEV_SHM_REASON, _GPU_REASON = "cpu:", "memory:", "shared memory (/dev/shm):", "gpu:"
+
+_DOUBTS = {
+    ENGINE_STATS: "measured by the engine's statistics, one sample a second: what peaked in between was not seen, and "
+    "more may be needed",
+    PROCESS_TREE: "measured by the process tree: memory is an estimate (shared pages count several times, file cache "
+    "and kernel memory do not), and what peaked between samples was not seen",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ def peak(usage: Usage, policy: PeakPolicy) -> Recommendation:
     window_ms = usage.window_ns // 10**6
     reasons = (
         f"{_CPU_REASON} highest {window_ms} ms window {format_percent(cpu)}, rounded up to whole cores",
-        f"{_MEMORY_REASON} kernel peak {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
+        f"{_MEMORY_REASON} {_peak_name(usage)} {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
         f"rounded up to {format_mb(policy.memory_step_bytes)} steps",
     )
     return Recommendation(policy.name, Advice.OK, requests, requests, reasons)
@@ -87,7 +96,7 @@ def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
     need_bytes = math.ceil(need)
     margin_bytes = -(-need_bytes * policy.memory_margin_percent // 100)
     memory_bytes = max(policy.memory_step_bytes, round_up(need_bytes + margin_bytes, policy.memory_step_bytes))
-    kind = "need peak" if usage.need_peak_bytes is not None else "kernel peak (need unknown)"
+    kind = "need peak" if usage.need_peak_bytes is not None else f"{_peak_name(usage)} (need unknown)"
     reasons = (
         f"{_CPU_REASON} {policy.percentile} % of the time at or below {format_percent(cpu)}, rounded up to whole cores",
         f"{_MEMORY_REASON} {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage)}",
@@ -130,7 +139,9 @@ def recommend(
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
         )
     advice = _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
-    return _with_gpus(advice, usage.gpus, declared_gpus or 0)
+    advice = _with_gpus(advice, usage.gpus, declared_gpus or 0)
+    doubt = _DOUBTS.get(result.totals.source if result.totals else "")
+    return replace(advice, reasons=(*advice.reasons, doubt)) if doubt and advice.status is Advice.OK else advice
 
 
 def _cache(usage: Usage) -> str:
@@ -262,6 +273,10 @@ def _figures(policy: str, usage: Usage) -> tuple[float | None, float | None]:
     if policy == "peak":
         return cpu.maximum, usage.memory_bytes.maximum
     return (cpu.p95 if policy == "p95" else cpu.p99), _need(usage)
+
+
+def _peak_name(usage: Usage) -> str:
+    return "highest sample" if usage.peaks_sampled else "kernel peak"
 
 
 def _need(usage: Usage) -> float | None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from cpost.gpu_model import Gpu, GpuLook, GpuReading, GpuUsage
 from cpost.gpu_usage import GpuBuilder
-from cpost.model import Sample, StepResult, Usage
+from cpost.model import OperatorRecord, Run, Sample, Step, StepResult, Usage
 from cpost.report import spreadsheet
 from cpost.store import RunFolder
 from cpost.usage import UsageBuilder
@@ -26,6 +26,25 @@ class Audience(Protocol):
         self, elapsed_ns: int, percent: float | None, sample: Sample | None, peak: int | None
     ) -> None:
         """It still runs: CPU percent over the last window, the last sample, the memory peak so far (bytes)."""
+
+
+class RunObserver(Audience, Protocol):
+    """Who is told what happens in a run; every call comes in the main thread."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def warn(self, text: str) -> None:
+        """Something that may bend the result or surprise the user."""
+
+    def operator_begins(self, step: Step) -> None:
+        """A step is about to be run."""
+
+    def operator_ends(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
+        """It ended; `series` is readable now, and stays where it is if `kept`."""
+
+    def run_ends(self, run: Run) -> None:
+        """All that will be measured is; called however the run ends, before its things are removed."""
 
 
 class GpuRecorder:

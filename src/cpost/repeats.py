@@ -16,8 +16,9 @@ from cpost import gpu_usage, spread
 from cpost.gpu_model import Gpu
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
+from cpost.measure.outcome import StepObserver
 from cpost.measure.owner import LABEL_OPERATOR
-from cpost.measure.step import Bench, StepObserver, measure_step
+from cpost.measure.step import Bench, measure_step
 from cpost.model import (
     OperatorRecord,
     Options,
@@ -82,7 +83,8 @@ class Containers:
         image_id = self._image_ids[step.image]
         watch = host.HostWatch()
         result = measure_step(replace(step, image=image_id), self._bench, observer, earlier=earlier)
-        beside = watch.warnings(result.totals.cpu_us if result.totals else None)
+        here = self._bench.elsewhere is None
+        beside = watch.warnings(result.totals.cpu_us if result.totals else None) if here else ()
         return replace(result, image_id=image_id, warnings=(*result.warnings, *beside))
 
     def gpus(self) -> GpuRecorder:

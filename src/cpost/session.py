@@ -24,6 +24,7 @@ from cpost.measure.gpu_watch import GpuWatch, require_gpus
 from cpost.measure.guard import Guard
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.sampler import SamplingProcess
+from cpost.measure.stats import STATS_WARNING
 from cpost.measure.step import Bench
 from cpost.model import (
     Operator,
@@ -37,32 +38,18 @@ from cpost.model import (
 )
 from cpost.outputs import OutputFolders
 from cpost.plan import make_plan
+from cpost.recorder import RunObserver
 from cpost.repeats import Containers, RepeatAudience, Runner
 from cpost.report import spreadsheet
 
 _PLACEHOLDER_WORK_DIR = Path("<work folder>")
 
 
-class Observer(RepeatAudience, Protocol):
-    """Who is told what happens; every call comes in the main thread."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-    def warn(self, text: str) -> None:
-        """Something that may bend the result or surprise the user."""
+class Observer(RunObserver, RepeatAudience, Protocol):
+    """Who is told what happens in a pipeline; every call comes in the main thread."""
 
     def pulling(self, image: str, progress: str) -> None:
         """An image is being pulled; `progress` is empty at the start and "done" at the end."""
-
-    def operator_begins(self, step: Step) -> None:
-        """A step is about to be run."""
-
-    def operator_ends(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
-        """It ended; `series` is readable now, and stays where it is if `kept`."""
-
-    def run_ends(self, run: Run) -> None:
-        """All that will be measured is; called however the run ends, before its things are removed."""
 
     def goes_on(self, record: OperatorRecord) -> bool:
         """Asked after a failed operator under `on_failure` "none": whether to go on."""
@@ -111,8 +98,11 @@ def exit_code(run: Run) -> int:
     return ExitCode.TIMED_OUT if Outcome.TIMED_OUT in outcomes else ExitCode.OK
 
 
-def sweep(engine: Engine, *, dry_run: bool = False) -> tuple[list[cleanup.Leftover], list[str]]:
+def sweep(engine: Engine | None, *, dry_run: bool = False) -> tuple[list[cleanup.Leftover], list[str]]:
     """Find and remove what dead runs of this boot left.
+
+    Args:
+        engine: None = look only for what is not on an engine.
 
     Returns:
         What was removed (what would be, in a dry run), and what could not be removed, one line each.
@@ -169,6 +159,9 @@ class _Session:
         self._sampling = sampling
         self._hierarchies = Hierarchies.read()
         self._engine_facts = engine.facts()
+        self._elsewhere = host.elsewhere(self._engine_facts)
+        if self._elsewhere is not None:
+            self._gpus.disregard(self._elsewhere)
         self._owner = Owner.current()
         self._run_id = new_run_id()
         self._work = cleanup.work_folder(self._owner.name(self._run_id))
@@ -198,7 +191,8 @@ class _Session:
             folder = self._folder(plan)
             with contextlib.closing(folder):
                 self._outputs.check(plan)
-                self._check_gpus(plan)
+                if self._elsewhere is None:
+                    self._check_gpus(plan)
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
                 folder.prepare()
@@ -217,7 +211,7 @@ class _Session:
             input_dir=Path(self._options.input_dir).resolve(),
             work_dir=self._outputs.root,
             options=self._options,
-            host_memory_bytes=host.memory_bytes(),
+            host_memory_bytes=self._run.host.memory_bytes or host.memory_bytes(),
         )
 
     def _make_work_folder(self) -> None:
@@ -286,9 +280,10 @@ class _Session:
 
     def _bench(self, labels: dict[str, str], network: str) -> Bench:
         name = self._owner.name(self._run_id)
-        probe = f"{name}_probe"
-        may_make = self._hierarchies.may_make_groups(probe)
-        if not may_make:
+        may_make = self._elsewhere is None and self._hierarchies.may_make_groups(f"{name}_probe")
+        if self._elsewhere is not None:
+            self._warn(f"the containers' counters cannot be read here ({self._elsewhere}): {STATS_WARNING}")
+        elif not may_make:
             self._warn(
                 "cpost may not make control groups here: first and last moments are missing from totals (root may)"
             )
@@ -304,6 +299,7 @@ class _Session:
             period_ns=self._options.period_ns,
             interrupts=self._interrupts,
             gpus=self._gpus,
+            elsewhere=self._elsewhere,
         )
 
     def _runner(self, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> Runner:

@@ -1,4 +1,4 @@
-"""Cores and bytes: the only place that parses, prints and rounds them.
+"""Cores, bytes and times: the only place that parses, prints and rounds them.
 
 Memory in megabytes means 10^6 bytes (MB) everywhere a Clara definition or the first cpost says "MB";
 binary units are always written MiB, GiB. Requests are rounded up, never down.
@@ -6,8 +6,10 @@ binary units are always written MiB, GiB. Requests are rounded up, never down.
 
 from __future__ import annotations
 
+import calendar
 import math
 import re
+import time
 from decimal import Decimal
 from fractions import Fraction
 
@@ -27,6 +29,7 @@ _BYTE_UNITS = {
 }  # fmt: skip
 _DURATION_UNITS_NS = {"us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
 _QUANTITY = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))")
 
 
 def round_up(value: int, step: int) -> int:
@@ -53,6 +56,20 @@ def parse_duration_ns(text: str) -> int:
         ValueError: not a duration.
     """
     return _parse(text, _DURATION_UNITS_NS | {"": NS_PER_S}, "a duration such as 10ms, 30s or 5m")
+
+
+def parse_time_ns(text: str) -> int | None:
+    """Read a time as Docker writes it ("2026-01-01T00:00:00.123456789Z") as Unix nanoseconds.
+
+    None for the year 1, which there means "never", and for what is no time.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or text.startswith("0001"):
+        return None
+    seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    sign, hours, minutes = match[3] or "+", int(match[4] or 0), int(match[5] or 0)
+    offset_s = (hours * 60 + minutes) * (-60 if sign == "-" else 60)
+    return (seconds - offset_s) * NS_PER_S + int((match[2] or "").ljust(9, "0"))
 
 
 def _parse(text: str, factors: dict[str, int], wanted: str) -> int:

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import NamedTuple
 
-from cpost.model import Detail, Sample, Statistic, StepResult, Totals, Usage
+from cpost.model import ENGINE_STATS, PROCESS_TREE, Detail, Sample, Statistic, StepResult, Totals, Usage
 from cpost.units import NS_PER_US, round_up
 
 _MEMORY_RESOLUTION_BYTES = 64 * 1024
@@ -123,14 +123,16 @@ class UsageBuilder:
             average = min(average, self._cpus * 100.0)
             # The whole life is a span of at least one window, too.
             self._cpu_millicores.add(average * 10, 0 if self._cpu_counted_ns else wall_ns)
+        period_ns = result.sampling.period_ns if result.sampling else 0
         return Usage(
-            window_ns=self._window_ns,
+            window_ns=max(self._window_ns, period_ns),  # no rate is over less than two samples
             cpu_pct=Statistic(average, *(_tenth(value) for value in _figures(self._cpu_millicores))),
             memory_bytes=self._memory_statistic(totals),
             need_peak_bytes=self._need(totals),
             working_set_peak_bytes=self._working_set_peak,
             dev_shm_peak_bytes=self._dev_shm_peak,
             cache_peak_bytes=self._cache_peak,
+            peaks_sampled=totals.memory_peak_bytes is None or totals.source in (PROCESS_TREE, ENGINE_STATS),
         )
 
     # ------------------------------------------------------------ CPU

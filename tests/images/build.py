@@ -37,7 +37,7 @@ def ensure_images(client: docker.DockerClient) -> str:
     image = f"{REPOSITORY}:{_digest()}"
     missing = [suffix for suffix in VARIANTS if not _present(client, image + suffix)]
     if missing:
-        program = _compile()
+        program = compile_appetite()
         for suffix in missing:
             _import(client, image + suffix, root_archive(program, shell=suffix != "-bare"), VARIANTS[suffix])
     return image
@@ -71,7 +71,8 @@ def _present(client: docker.DockerClient, image: str) -> bool:
     return True
 
 
-def _compile() -> bytes:
+def compile_appetite() -> bytes:
+    """The program of known appetites, linked statically."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "appetite"
         source = HERE / "appetite.c"

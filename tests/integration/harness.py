@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,16 +129,21 @@ class Cpost:
         self._folder = folder
         self._started: list[Running] = []
 
-    def start(self, *arguments: str | Path, env: dict[str, str] | None = None, **popen: Any) -> Running:
+    def start(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, under: Sequence[str] = (), **popen: Any
+    ) -> Running:
+        """Start it; `under` = a program that starts it, with arguments."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **popen}
-        command = [str(CPOST), *map(str, arguments)]
+        command = [*under, str(CPOST), *map(str, arguments)]
         environment = {**self.environment(), **(env or {})}
         process = subprocess.Popen(command, env=environment, text=True, cwd=self._folder, **pipes)
         self._started.append(Running(process))
         return self._started[-1]
 
-    def __call__(self, *arguments: str | Path, env: dict[str, str] | None = None) -> Done:
-        return self.start(*arguments, env=env).wait()
+    def __call__(
+        self, *arguments: str | Path, env: dict[str, str] | None = None, under: Sequence[str] = (), **popen: Any
+    ) -> Done:
+        return self.start(*arguments, env=env, under=under, **popen).wait()
 
     def environment(self) -> dict[str, str]:
         """The variables that it gets."""
@@ -160,8 +165,8 @@ class Host:
 
     def objects(self) -> frozenset[str]:
         """Every container, network, cgroup and temporary folder that cpost might have made, but for live runs'."""
-        found = {*self._containers(), *self._networks(), *self._cgroups(), *self._folders()}
-        return frozenset(each for each in found if not _owner_lives(each))
+        found = {*self._containers(), *self._networks()}
+        return frozenset(each for each in found if not _owner_lives(each)) | groups_and_folders()
 
     def live(self, image: str, pid: int | None = None) -> list[Container]:
         """Running containers of an image; with `pid`, those that the cpost with this process id has started."""
@@ -180,11 +185,12 @@ class Host:
     def _networks(self) -> Iterable[str]:
         return (f"network {each['Name']} {each['Labels']}" for each in self.client.api.networks())
 
-    def _cgroups(self) -> Iterable[str]:
-        return (f"cgroup {folder}" for folder, _, _ in os.walk(CGROUPS) if Path(folder).name.startswith("cpost"))
 
-    def _folders(self) -> Iterable[str]:
-        return (f"folder {path}" for path in TMP.glob("cpost_*"))
+def groups_and_folders() -> frozenset[str]:
+    """Every cgroup and temporary folder that cpost might have made, but for live runs'."""
+    groups = (f"cgroup {folder}" for folder, _, _ in os.walk(CGROUPS) if Path(folder).name.startswith("cpost"))
+    folders = (f"folder {path}" for path in TMP.glob("cpost_*"))
+    return frozenset(each for each in (*groups, *folders) if not _owner_lives(each))
 
 
 def _owner_lives(named: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,59 @@ def test_groups_are_found_by_name_in_any_hierarchy(v1: Hierarchies, tmp_path: Pa
     for name in ("cg/cpu/cpost_b", "cg/memory/cpost_a", "cg/memory/cpost_b", "cg/memory/docker"):
         (tmp_path / name).mkdir()
     assert [name for name, _ in v1.groups_named("cpost_")] == ["cpost_a", "cpost_b"]
+
+
+# ---------------------------------------------------------------- a command's group
+
+
+def test_a_process_outside_our_pid_namespace_is_nobody_s(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.procs").write_text("0\n12\n0\n")
+    assert Group({"memory": tmp_path}).pids() == [12]
+
+
+def test_a_process_joins_wherever_the_group_was_made(v1: Hierarchies, tmp_path: Path) -> None:
+    group = v1.group("g").child("inner")
+    v1.group("g").make()
+    group.make()
+    group.join(77)
+    assert (tmp_path / "cg/cpu/g/inner/cgroup.procs").read_text() == "77"
+    assert (tmp_path / "cg/memory/g/inner/cgroup.procs").read_text() == "77"
+    assert not (tmp_path / "cg/systemd/g").exists()
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "file", "tells"),
+    [
+        ("memory", "memory.usage_in_bytes", True),
+        ("unified", "memory.current", True),
+        ("unified", "memory.pressure", False),
+    ],
+)
+def test_a_group_tells_memory_where_its_files_are(tmp_path: Path, hierarchy: str, file: str, tells: bool) -> None:
+    assert not Group({hierarchy: tmp_path}).tells_memory()
+    (tmp_path / file).touch()
+    assert Group({hierarchy: tmp_path}).tells_memory() == tells
+
+
+@pytest.mark.parametrize(
+    ("hierarchies", "written"),
+    [
+        (("memory", "unified"), {"memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes"}),
+        (("unified",), {"unified/memory.max"}),
+    ],
+)
+def test_a_limit_holds_for_the_group_s_memory(tmp_path: Path, hierarchies: tuple[str, ...], written: set[str]) -> None:
+    for name in hierarchies:
+        (tmp_path / name).mkdir()
+    Group({name: tmp_path / name for name in hierarchies}).cap_memory(4096)
+    made = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.glob("*/*")}
+    assert made == dict.fromkeys(written, "4096")
+
+
+def test_all_below_a_group_are_killed(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    started = [subprocess.Popen(["sleep", "100"]) for _ in range(2)]
+    for process, folder in zip(started, (tmp_path, tmp_path / "a/b"), strict=True):
+        (folder / "cgroup.procs").write_text(f"{process.pid}\n")
+    assert Group({"memory": tmp_path}).kill(timeout_s=0.1) == 2  # a plain file goes on naming them
+    assert [process.wait(5) for process in started] == [-9, -9]

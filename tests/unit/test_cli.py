@@ -301,3 +301,99 @@ def test_json_is_all_that_stdout_holds(
     said = capsys.readouterr()
     assert json.loads(said.out)["operators"][0]["operator"] == "a"
     assert "| Operator" in said.err
+
+
+# ---------------------------------------------------------------- exec
+
+
+class CommandSession:
+    """Stands in for the session of one command."""
+
+    def __init__(self) -> None:
+        self.asked: tuple[Any, ...] = ()
+        self.result = result(exit_code=0)
+
+    def size_command(self, command: Any, name: Any, options: Options, console: Any, interrupts: Any) -> Run:
+        self.asked = (command, name, options)
+        return run(record(result=self.result))
+
+
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> CommandSession:
+    made = CommandSession()
+    monkeypatch.setattr("cpost.command_session.size_command", made.size_command)
+    return made
+
+
+def test_a_command_keeps_its_own_words(one: CommandSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called(monkeypatch, "exec", "--", "a", "--json", "--", "-q") == 0
+    assert one.asked == (("a", "--json", "--", "-q"), None, Options())
+    assert called(monkeypatch, "exec", "a", "--policy", "-x") == 0
+    assert one.asked[0] == ("a", "--policy", "-x")
+
+
+def test_every_option_gets_to_the_command_s_session(one: CommandSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "exec --name n --metrics_dir m --policy p99 --period 5ms --window 1s --timeout 2m --memory_limit 1GB"
+    assert called(monkeypatch, *words.split(), "--overwrite", "--", "a") == 0
+    assert one.asked[1:] == (
+        "n",
+        Options(
+            period_ns=5 * 10**6,
+            window_ns=10**9,
+            policy="p99",
+            timeout_ns=120 * 10**9,
+            memory_limit_bytes=10**9,
+            metrics_dir="m",
+            overwrite=True,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "own", "code"),
+    [(Outcome.COMPLETED, 0, 0), (Outcome.FAILED, 42, 42), (Outcome.INTERRUPTED, 143, 143), (Outcome.TIMED_OUT, 143, 4)],
+)
+def test_the_command_s_exit_code_is_cpost_s(
+    one: CommandSession, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, own: int, code: int
+) -> None:
+    one.result = result(outcome, exit_code=own)
+    assert called(monkeypatch, "exec", "--", "a") == code
+
+
+def test_without_a_command_there_is_nothing_to_size(
+    one: CommandSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "exec", "-q") == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+def test_a_command_is_sized_without_the_engine_s_library() -> None:
+    look = (
+        "import json, sys\nfrom cpost.cli import main\nsys.argv = ['cpost', 'exec', '-q', '--', 'true']\n"
+        "try:\n    main()\nexcept SystemExit as left:\n    code = left.code\n"
+        "print(json.dumps([code, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stdout)
+    assert code == 0
+    assert not {"docker", "requests", "urllib3", "yaml", "pynvml"} & set(modules)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_clean_without_an_engine_cleans_the_rest_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dry_run: bool
+) -> None:
+    asked: list[Any] = []
+
+    def refuse() -> None:
+        raise HostError("no Docker engine answers", "start it")
+
+    def sweep(engine: Any, *, dry_run: bool) -> tuple[list[Any], list[str]]:
+        asked.append((engine, dry_run))
+        return [], []
+
+    monkeypatch.setattr("cpost.measure.engine.Engine", refuse)
+    monkeypatch.setattr("cpost.session.sweep", sweep)
+    assert called(monkeypatch, "clean", *(["--dry-run"] if dry_run else [])) == 5
+    assert asked == [(None, dry_run)]
+    assert "no Docker engine answers" in capsys.readouterr().err

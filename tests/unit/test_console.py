@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from builders import MB, REFUSED, pipeline, record, repeat, result, run, sample, step
 
-from cpost.console import Console
+from cpost.console import CommandConsole, Console
 from cpost.doctor import Finding, Verdict
 from cpost.model import Doubt, Options, Outcome, Plan, Spread, Spreads
 from cpost.session import Preview
@@ -294,3 +294,56 @@ def test_a_reader_who_has_gone_ends_the_output_not_the_run(monkeypatch: pytest.M
         console.note("two")
         console.run_ends(run(record(), complete=True))
     monkeypatch.undo()
+
+
+# ---------------------------------------------------------------- beside a command
+
+
+def test_beside_a_command_nothing_goes_to_stdout_and_nothing_comes_before_its_end(
+    capsys: pytest.CaptureFixture[str], series: Path
+) -> None:
+    console = CommandConsole()
+    console.operator_begins(step())
+    console.operator_runs("process 7")
+    console.operator_progress(10**12, 50.0, sample(1, memory=MB), MB)
+    assert capsys.readouterr() == ("", "")
+    console.operator_ends(record(), series, kept=False)
+    console.run_ends(run(record(), complete=True))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Operator a Summary" in err
+    assert "Metrics Data" not in err
+    assert err.count("256") == 1, "one table is enough for one command"
+
+
+def test_beside_a_command_the_record_replaces_the_tables(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    console = CommandConsole(as_json=True)
+    console.operator_ends(record(), series, kept=False)
+    console.run_ends(run(record()))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["operators"][0]["operator"] == "a"
+
+
+def test_beside_a_command_quiet_leaves_the_grid(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    console = CommandConsole(quiet=True)
+    console.operator_ends(record(recommendation=REFUSED), series, kept=False)
+    console.run_ends(run(record(recommendation=REFUSED), complete=True))
+    err = capsys.readouterr().err
+    assert err.startswith("+--")
+    assert "No recommendation for a: the operator failed" in err
+
+
+@pytest.mark.parametrize(
+    ("signum", "count", "word"),
+    [(15, 1, "asking"), (15, 2, "killing"), (2, 2, "asking"), (2, 3, "killing"), (1, 1, "asking")],
+)
+def test_beside_a_command_a_signal_is_announced(
+    monkeypatch: pytest.MonkeyPatch, signum: int, count: int, word: str
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda _, text: written.append(text))
+    CommandConsole().announce_signal(2, 1)
+    assert written == [], "the first Ctrl-C is the command's own"
+    CommandConsole().announce_signal(signum, count)
+    assert word.encode() in written[0]

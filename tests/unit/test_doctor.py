@@ -78,6 +78,7 @@ def test_a_host_with_everything_is_well(examine: Examine) -> None:
         ("engine", {"facts": replace(FACTS, rootless=True)}, Verdict.WARNING),
         ("cgroups", {"hierarchies": HostError("none are mounted", "mount them")}, Verdict.FAILURE),
         ("totals", {"may_make": False}, Verdict.WARNING),
+        ("totals", {"facts": replace(FACTS, operating_system="Docker Desktop")}, Verdict.WARNING),
         ("swap", {"swap": (100, 60)}, Verdict.WARNING),
         ("gpu", {"gpus": GpuFacts(absent_because="no library")}, Verdict.WARNING),
         ("gpu", {"gpus": replace(GPUS, problems=("GPU 2 of the driver's list is lost",))}, Verdict.WARNING),

@@ -49,6 +49,7 @@ class Api:
 
 def engine(error: Exception | None = None, **answers: Any) -> Engine:
     made = Engine.__new__(Engine)
+    made.address = "unix:///x"
     made._api = made._pull_api = Api(error, **answers)  # type: ignore[assignment]
     return made
 

@@ -71,6 +71,17 @@ def test_inspect_tells_the_state() -> None:
     state = {"Status": "exited", "Pid": 0, "ExitCode": 137, "OOMKilled": True, "Error": "", "More": 1}
     assert engine(inspect_container={"State": state}).inspect("c") == ContainerState("exited", 0, 137, True)
     assert engine(inspect_container={"State": {}}).inspect("c") == ContainerState("", 0, 0, False)
+    times = {"StartedAt": "2026-01-01T00:00:00.5Z", "FinishedAt": "0001-01-01T00:00:00Z"}
+    state_then = engine(inspect_container={"State": times}).inspect("c")
+    assert (state_then.started_at_ns, state_then.finished_at_ns) == (1767225600_500_000_000, None)
+
+
+def test_statistics_come_one_after_the_other() -> None:
+    made = engine(stats=iter([{"read": "1"}, {"read": "2"}]))
+    assert [each["read"] for each in made.stats("c")] == ["1", "2"]
+    assert calls(made) == [("stats", ("c",), {"decode": True, "stream": True})]
+    with pytest.raises(EngineLost):
+        list(engine(requests.ConnectionError("reset")).stats("c"))
 
 
 @pytest.mark.parametrize(
@@ -138,9 +149,15 @@ def test_facts() -> None:
         "DockerRootDir": "/d",
         "Name": "h",
         "SecurityOptions": ["name=seccomp", "name=rootless"],
+        "KernelVersion": "6.1",
+        "Architecture": "aarch64",
+        "OperatingSystem": "Docker Desktop",
+        "NCPU": 12,
+        "MemTotal": 10**9,
     }
     made = engine(info=info, version={"Version": "28.1", "ApiVersion": "1.49"})
-    assert made.facts() == EngineFacts("28.1", "1.49", "overlay2", "systemd", "2", "/d", "h", True)
+    there = ("6.1", "aarch64", "Docker Desktop", 12, 10**9, "unix:///x")
+    assert made.facts() == EngineFacts("28.1", "1.49", "overlay2", "systemd", "2", "/d", "h", True, *there)
     assert engine(info={"SecurityOptions": None}, version={}).facts().rootless is False
 
 

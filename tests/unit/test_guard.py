@@ -92,7 +92,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     def remove_run(engine: object, hierarchies: object, owner: Owner, run_id: str) -> list[str]:
-        calls.append((owner, run_id, hierarchies))
+        calls.append((owner, run_id, hierarchies, engine))
         return []
 
     monkeypatch.setattr("cpost.measure.engine.Engine", object)
@@ -132,6 +132,15 @@ def test_what_is_left_or_an_engine_that_does_not_answer_means_again(
     assert not guard._clean(RUN, NAME)
 
 
+def test_a_run_without_an_engine_is_cleaned_without_one(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_engine() -> None:
+        raise EngineError("no answer")
+
+    monkeypatch.setattr("cpost.measure.engine.Engine", no_engine)
+    assert guard._clean(RUN, NAME, "no-engine")
+    assert [call[3] for call in asked] == [None]
+
+
 # ---------------------------------------------------------------- the process
 
 
@@ -151,6 +160,8 @@ def test_a_real_guard_outlives_the_terminal_s_session(monkeypatch: pytest.Monkey
     monkeypatch.setattr(subprocess, "Popen", popen)
     Guard(RUN, NAME)
     assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME]
+    Guard(RUN, NAME, engine=False)
+    assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME, "no-engine"]
     assert started["start_new_session"]
     assert started["stdin"] == subprocess.PIPE
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cpost.measure import host
+from cpost.measure.engine import EngineFacts
 from cpost.measure.host import HostWatch
 
 CpuTimes = namedtuple("CpuTimes", "user nice system idle iowait irq softirq steal")
@@ -97,3 +99,40 @@ def test_throttling_for_heat_is_told(fake: FakeHost, tmp_path: Path) -> None:
 def test_free_space_of_a_folder_that_is_not_there_is_unknown() -> None:
     assert host.free_bytes("/no/such/folder") is None
     assert (host.free_bytes("/") or 0) > 0
+
+
+# ---------------------------------------------------------------- where containers run
+
+HERE = EngineFacts("1", "1", "overlay2", "cgroupfs", "2", "/", "here", False, "6.1", "arm", "Linux", 7, 99, "unix:///x")
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.platform, "node", lambda: "here")
+    monkeypatch.setattr(host.platform, "release", lambda: "6.1")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"address": "tcp://127.0.0.1:2375"}, None),
+        ({"hostname": "in a container"}, None),  # cpost's own name may be another there
+        ({"kernel": ""}, None),
+        ({"kernel": "5.10"}, "they run on here, under Linux 5.10"),
+        ({"operating_system": "Docker Desktop 4.30"}, "Docker Desktop runs them in a virtual machine"),
+        ({"address": "tcp://10.0.0.1:2375", "hostname": "there"}, "they run on there"),
+        ({"address": "ssh://there", "hostname": "there"}, "they run on there"),
+    ],
+)
+def test_where_an_engine_s_containers_run(here: None, change: dict[str, str], words: str | None) -> None:
+    assert host.elsewhere(replace(HERE, **change)) == words  # type: ignore[arg-type]
+
+
+def test_the_facts_are_of_the_machine_that_runs_the_containers(here: None) -> None:
+    there = host.host_facts(replace(HERE, hostname="there", kernel="5.10"), None)
+    assert (there.hostname, there.kernel, there.architecture, there.cpus) == ("there", "5.10", "arm", 7)
+    assert (there.memory_bytes, there.swap_bytes, there.cgroup_layout) == (99, None, "v2")
+    local = host.host_facts(HERE, None)
+    assert (local.hostname, local.memory_bytes == 99, local.engine_version) == ("here", False, "1")
+    assert host.host_facts(None, None).engine_version == ""

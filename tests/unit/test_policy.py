@@ -372,3 +372,22 @@ def test_a_run_that_could_not_be_sized_refuses_for_all(odd: Repeat, limit: int, 
 def test_fewer_runs_than_asked_for_are_not_enough(count: int) -> None:
     done = [repeat(number) for number in range(1, count + 1)]
     assert_refused(recommend_worst("peak", done, 3), f"only {count} of 3 repeats were run")
+
+
+# ---------------------------------------------------------------- what was only sampled
+
+
+@pytest.mark.parametrize("policy", ["peak", "p95"])
+@pytest.mark.parametrize(("source", "words"), [("engine stats", "one sample a second"), ("process tree", "estimate")])
+def test_a_sampled_peak_is_no_kernel_peak_and_its_doubts_are_said(policy: str, source: str, words: str) -> None:
+    made = recommend(policy, result(totals=totals(source=source)), usage(memory=200 * MB, peaks_sampled=True))
+    assert made.status is Advice.OK
+    assert "highest sample" in made.reasons[1]
+    assert words in made.reasons[2]
+    assert not any("kernel peak" in reason for reason in made.reasons)
+
+
+def test_exact_totals_leave_no_doubt() -> None:
+    assert len(recommend("peak", result(totals=totals()), usage()).reasons) == 2
+    refused = recommend("peak", result(totals=totals(source="engine stats")), usage(memory=None))
+    assert (refused.status, len(refused.reasons)) == (Advice.REFUSED, 1)

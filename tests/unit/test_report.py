@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -300,3 +301,19 @@ def test_a_plan_without_an_engine_says_so() -> None:
     text = plan_text(Plan(pipeline(), (made,)), {"img:1": None}, {})
     assert "img:1 (no engine to ask)" in text
     assert "service     trtis" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "cpu", "peak"),
+    [("engine stats", ">= 100.000 %", ">= 1.000 MB"), ("process tree", "100.000 %", "~ 1.000 MB")],
+)
+def test_a_sampled_figure_is_never_shown_as_exact(source: str, cpu: str, peak: str) -> None:
+    shown = record(result=result(totals=totals(source=source)), usage=replace(usage(), peaks_sampled=True))
+    for text in (operator_summary(shown), pipeline_summary([shown])):
+        assert [cell.strip() for cell in re.findall(r"[^|]*(?:%|MB)", text)] == [cpu, cpu, "1.000 MB", peak]
+
+
+def test_without_the_kernel_s_mark_the_highest_sample_is_a_lower_bound() -> None:
+    shown = record(result=result(totals=totals()), usage=replace(usage(), peaks_sampled=True))
+    assert ">= 1.000 MB" in operator_summary(shown)
+    assert ">=" not in operator_summary(record(result=result(totals=totals())))

@@ -189,6 +189,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "gpu_memory_peak_mb": "3000",
         "samples": "251",
         "ticks_missed": "1",
+        "source": "kernel",
         "declared_cpu": "2",
         "declared_memory_mb": "1024",
         "declared_gpu": "1",

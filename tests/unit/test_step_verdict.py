@@ -6,7 +6,7 @@ import pytest
 from builders import step, totals
 
 from cpost.measure.engine import ContainerState
-from cpost.measure.step import verdict
+from cpost.measure.outcome import verdict
 from cpost.model import Outcome, Totals
 
 LIMIT = 512 * 10**6

@@ -16,6 +16,7 @@ from cpost.units import (
     format_seconds,
     parse_bytes,
     parse_duration_ns,
+    parse_time_ns,
     round_up,
 )
 
@@ -122,3 +123,19 @@ def test_printed_megabytes_are_right_to_a_kilobyte(value: int) -> None:
 )
 def test_printing(printed: str, wanted: str) -> None:
     assert printed == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1970-01-01T00:00:01Z", 10**9),
+        ("2026-01-01T00:00:00.123456789Z", 1767225600123456789),
+        ("2026-01-01T02:00:00.5+02:00", 1767225600500000000),
+        ("2025-12-31T22:30:00-01:30", 1767225600000000000),
+        ("0001-01-01T00:00:00Z", None),
+        ("", None),
+        ("yesterday", None),
+    ],
+)
+def test_times_as_docker_writes_them(text: str, wanted: int | None) -> None:
+    assert parse_time_ns(text) == wanted

@@ -10,7 +10,7 @@ from builders import MS, result, sample, totals
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.model import Sample, Usage
+from cpost.model import Sample, Sampling, Usage
 from cpost.usage import Histogram, UsageBuilder
 
 MIB = 2**20
@@ -262,3 +262,26 @@ def test_no_rate_begins_or_ends_at_a_reading_that_was_held_up() -> None:
 def test_where_all_readings_were_held_up_the_average_stands_in() -> None:
     used = fold([each._replace(read_ns=50 * MS) for each in steady(80, 1000)])
     assert (used.cpu_pct.average, used.cpu_pct.maximum, used.cpu_pct.p95) == (80, 80, 80)
+
+
+@pytest.mark.parametrize(
+    ("stated", "sampled"),
+    [
+        ({"memory_peak_bytes": 5}, False),
+        ({"memory_peak_bytes": 5, "source": "last sample"}, False),
+        ({}, True),
+        ({"memory_peak_bytes": 5, "source": "engine stats"}, True),
+        ({"memory_peak_bytes": 5, "source": "process tree"}, True),
+    ],
+)
+def test_a_peak_that_is_not_the_kernel_s_is_marked(stated: dict[str, Any], sampled: bool) -> None:
+    assert fold([sample(10, 5, 3)], **stated).peaks_sampled == sampled
+
+
+def test_a_window_is_never_shorter_than_the_time_between_samples() -> None:
+    made = builder_of()
+    made.add(sample(1000, 500_000, 3))
+    ended = result(totals=totals(500_000), wall_ns=10**9, sampling=Sampling(10**9))
+    usage = made.finish(ended)
+    assert usage is not None
+    assert usage.window_ns == 10**9

@@ -7,7 +7,9 @@ container still tells the totals when the container's own group is gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from pathlib import Path
 from cpost.errors import HostError
 
 UNIFIED = "unified"
+COMMAND_GROUP = "cpost-command"  # below a group of cpost's own, for a command that runs without a container
+_MEMORY_FILES = ("memory.usage_in_bytes", "memory.current")
 _READ = ("cpuacct", "cpu", "memory", "pids", "blkio", UNIFIED)
 
 
@@ -75,6 +79,53 @@ class Group:
                 return False
             time.sleep(0.02)
 
+    def child(self, name: str) -> Group:
+        """The group of this name directly below this one."""
+        return Group({key: path / name for key, path in self.directories.items()})
+
+    def tells_memory(self) -> bool:
+        """Whether the group has memory counters: on v2 only where the group above hands the controller down."""
+        return any((path / name).exists() for path in self.directories.values() for name in _MEMORY_FILES)
+
+    def cap_memory(self, limit_bytes: int) -> None:
+        """Set a ceiling on the memory of the group and all below it, swap included.
+
+        Raises:
+            OSError: the kernel refuses it.
+        """
+        unified, memory = self.directories.get(UNIFIED), self.directories.get("memory")
+        if memory is not None:
+            (memory / "memory.limit_in_bytes").write_text(str(limit_bytes))
+            _write(memory / "memory.memsw.limit_in_bytes", str(limit_bytes))  # there only where swap is accounted
+        elif unified is not None:
+            (unified / "memory.max").write_text(str(limit_bytes))
+
+    def join(self, pid: int) -> None:
+        """Move a process into this group, in every hierarchy where the group was made.
+
+        Raises:
+            OSError: the kernel refuses it.
+        """
+        for name in _READ:
+            if name in self.directories:
+                (self.directories[name] / "cgroup.procs").write_text(str(pid))
+
+    def kill(self, timeout_s: float = 5.0) -> int:
+        """Kill every process in this group and below it, until none is left; returns how many there were."""
+        deadline, killed = time.monotonic() + timeout_s, set[int]()
+        while pids := self._all_pids():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            killed.update(pids)
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.005)
+        return len(killed)
+
+    def _all_pids(self) -> list[int]:
+        return [*self.pids(), *(pid for child in self.children() for pid in child._all_pids())]
+
     def children(self) -> Iterator[Group]:
         """The groups directly below this one, as one hierarchy has them: the one with the memory."""
         path = self.directories.get("memory") or self.directories.get(UNIFIED)
@@ -85,17 +136,20 @@ class Group:
         except OSError:
             return
         for name in names:
-            yield Group({key: path / name for key, path in self.directories.items()})
+            yield self.child(name)
 
     def pids(self) -> list[int]:
-        """Process ids directly in this group, as this host sees them; empty where the group is gone."""
+        """Process ids directly in this group; empty where the group is gone.
+
+        A process outside this one's pid namespace has no number here (the kernel writes 0) and is left out.
+        """
         for path in self.directories.values():
             try:
                 text = (path / "cgroup.procs").read_text()
             except OSError:
                 continue
             if text:
-                return [int(line) for line in text.split()]
+                return [pid for line in text.split() if (pid := int(line))]
         return []
 
 

@@ -14,16 +14,20 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpost.errors import EngineError, HostError
-from cpost.measure.cgroup import Group, Hierarchies
-from cpost.measure.engine import Engine, Owned
+from cpost.measure import marked
+from cpost.measure.cgroup import COMMAND_GROUP, Group, Hierarchies
 from cpost.measure.owner import LABEL_RUN, NAME_PREFIX, Owner
+
+if TYPE_CHECKING:  # a bare command needs no engine, and does not load its library
+    from cpost.measure.engine import Engine, Owned
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One thing that a run left: a container, network, control group or folder."""
+    """One thing that a run left: a container, network, process, control group or folder."""
 
     kind: str
     name: str
@@ -34,7 +38,8 @@ class Leftover:
 def remove_run(
     engine: Engine | None, hierarchies: Hierarchies | None, owner: Owner, run_id: str, images: Iterable[str] = ()
 ) -> list[str]:
-    """Remove everything that one run made, whatever of it there is: containers and network, control groups, folder.
+    """Remove everything that one run made, whatever of it there is: containers and network, the processes of a bare
+    command, control groups, folder.
 
     Args:
         images: of the run's operators; where files of another user are left, one of them may have the means to remove
@@ -49,6 +54,7 @@ def remove_run(
             engine.remove_labelled(owner.labels(run_id))
         except EngineError as error:
             failures.append(error.message)
+    marked.kill(owner.name(run_id))
     for name, group in _groups(hierarchies, owner.name(run_id)):
         if not remove_group(name, group):
             failures.append(f"control group {name}: still in use")
@@ -74,13 +80,21 @@ def remove_as_engine(engine: Engine | None, folder: Path, images: Iterable[str],
     return False
 
 
-def leftovers_of_dead_runs(engine: Engine, hierarchies: Hierarchies | None) -> list[Leftover]:
-    """What runs of this boot left whose process is proven dead; containers first, since the rest hangs on them."""
+def leftovers_of_dead_runs(engine: Engine | None, hierarchies: Hierarchies | None) -> list[Leftover]:
+    """What runs of this boot left whose process is proven dead; containers and processes first, since the rest hangs
+    on them.
+
+    Args:
+        engine: None where there is none to ask.
+    """
     found = [
         Leftover(item.kind, item.name, item.labels[LABEL_RUN], _remover(engine, item))
-        for item in engine.owned({LABEL_RUN: ""})
-        if (owner := Owner.from_labels(item.labels)) is not None and owner.is_dead()
+        for item in (engine.owned({LABEL_RUN: ""}) if engine else ())
+        if engine and (owner := Owner.from_labels(item.labels)) is not None and owner.is_dead()
     ]
+    for name in marked.names():
+        if run_id := _dead_run(name):
+            found.append(Leftover("process", name, run_id, _process_remover(name)))
     for name, group in _groups(hierarchies, NAME_PREFIX):
         if run_id := _dead_run(name):
             found.append(Leftover("control group", name, run_id, _group_remover(name, group)))
@@ -166,7 +180,11 @@ def _folders(prefix: str) -> list[Path]:
 
 
 def remove_group(name: str, group: Group) -> bool:
-    """Remove a control group of cpost's own; True when nothing of it is left."""
+    """Remove a control group of cpost's own; True when nothing of it is left.
+
+    The processes of a bare command go with it. Containers' are the engine's to end.
+    """
+    group.child(COMMAND_GROUP).kill()
     if name.endswith(".slice"):
         # systemd keeps a unit for the slice, and its group, until it is told that nobody needs it.
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -176,6 +194,14 @@ def remove_group(name: str, group: Group) -> bool:
 
 def _remover(engine: Engine, item: Owned) -> Callable[[], None]:
     return lambda: engine.remove(item)
+
+
+def _process_remover(name: str) -> Callable[[], None]:
+    def remove() -> None:
+        if not marked.kill(name):
+            raise HostError("a process of it cannot be killed")
+
+    return remove
 
 
 def _group_remover(name: str, group: Group) -> Callable[[], None]:

@@ -24,6 +24,7 @@ from docker.utils import kwargs_from_env
 from cpost.errors import EngineError, EngineLost, HostError
 from cpost.model import Step
 from cpost.terminal import visible
+from cpost.units import parse_time_ns
 
 _CALL_TIMEOUT_S = 60
 _PULL_TIMEOUT_S = 300
@@ -61,16 +62,24 @@ class EngineFacts:
     root_folder: str
     hostname: str
     rootless: bool
+    kernel: str = ""
+    architecture: str = ""
+    operating_system: str = ""
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    address: str = "unix:"
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """What the engine knows of a container."""
+    """What the engine knows of a container; times are Unix, by the engine's clock, None = not yet."""
 
     status: str
     pid: int
     exit_code: int
     oom_killed: bool
+    started_at_ns: int | None = None
+    finished_at_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,12 @@ class Engine:
             root_folder=str(info.get("DockerRootDir", "")),
             hostname=str(info.get("Name", "")),
             rootless=any("rootless" in option for option in info.get("SecurityOptions") or ()),
+            kernel=str(info.get("KernelVersion", "")),
+            architecture=str(info.get("Architecture", "")),
+            operating_system=str(info.get("OperatingSystem", "")),
+            cpus=info.get("NCPU"),
+            memory_bytes=info.get("MemTotal"),
+            address=self.address,
         )
 
     def answers(self) -> bool:
@@ -237,7 +252,14 @@ class Engine:
             pid=int(state.get("Pid", 0)),
             exit_code=int(state.get("ExitCode", 0)),
             oom_killed=bool(state.get("OOMKilled")),
+            started_at_ns=parse_time_ns(str(state.get("StartedAt", ""))),
+            finished_at_ns=parse_time_ns(str(state.get("FinishedAt", ""))),
         )
+
+    def stats(self, container: str) -> Iterator[Mapping[str, Any]]:
+        """The container's statistics, once a second, until it is removed; all zeros while it does not run."""
+        with _call("read statistics"):
+            yield from self._api.stats(container, decode=True, stream=True)
 
     def log_tail(self, container: str, lines: int) -> tuple[str, ...]:
         """The last lines that a container wrote, control characters shown escaped."""
@@ -393,10 +415,8 @@ def _no_engine(address: str, error: Exception) -> HostError:
             "add yourself to its group (sudo usermod -aG docker $USER, then log in again), or start cpost with sudo",
         )
     if "FileNotFoundError" in text or "No such file" in text:
-        return HostError(
-            f"{message}: there is no such socket",
-            "install and start Docker (Debian, Ubuntu: sudo apt-get install docker.io), or set DOCKER_HOST",
-        )
+        hint = "install and start Docker (Debian, Ubuntu: sudo apt-get install docker.io), or set DOCKER_HOST"
+        return HostError(f"{message}: there is no such socket", f"{hint}; `cpost exec -- COMMAND` needs none")
     if "refused" in text:
         return HostError(f"{message}: the connection was refused", "start it: sudo systemctl start docker")
     return HostError(f"{message}: {text}", "see whether it runs (docker version), and what DOCKER_HOST says")

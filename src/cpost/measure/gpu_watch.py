@@ -82,6 +82,10 @@ class GpuWatch:
             return self._found
         return GpuFacts(absent_because=f"the NVIDIA driver did not answer within {_OPEN_S:g} s")
 
+    def disregard(self, reason: str) -> None:
+        """Take it that there are none: the operators run elsewhere."""
+        self.facts = GpuFacts(absent_because=reason)
+
     @contextmanager
     def watching(self, is_own: Callable[[int], bool | None]) -> Iterator[None]:
         """Look at the GPUs while the body runs; the first look is over before it begins.

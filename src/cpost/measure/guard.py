@@ -1,8 +1,8 @@
 """The guard: a small process that outlives a killed cpost just long enough to remove what its run made.
 
 It sits in a session of its own, ignores the signals of a terminal, and reads a pipe whose other end only cpost holds.
-The pipe's end without a word means that cpost died; then it removes the run's containers, network, control groups and
-folder. It loads the Docker SDK only then.
+The pipe's end without a word means that cpost died; then it removes the run's containers, network, processes, control
+groups and folder. It loads the Docker SDK only then, and only for a run that used an engine.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cpost.measure.engine import Engine
 
 _RELEASED = b"released"
+_NO_ENGINE = "no-engine"
 _RETRY_S = 2.0
 _GIVE_UP_S = 300.0
 _LATE_CREATE_S = 5.0  # a create that was on its way when cpost died may take effect after the first look
@@ -26,17 +31,23 @@ class Guard:
     Args:
         run_id: the run whose things are removed when this process dies.
         owner_name: what the run's control groups and folders are called (see `Owner.name`).
+        engine: whether the run makes anything on an engine.
     """
 
-    def __init__(self, run_id: str, owner_name: str) -> None:
+    def __init__(self, run_id: str, owner_name: str, *, engine: bool = True) -> None:
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", __name__, run_id, owner_name],
+            [sys.executable, "-m", __name__, run_id, owner_name, *([] if engine else [_NO_ENGINE])],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",  # `-m` looks for modules in the current folder first, which may be anybody's
         )
+
+    @property
+    def pid(self) -> int:
+        """The guard's process id."""
+        return self._process.pid
 
     def release(self) -> None:
         """Send the guard home: the run has cleaned up after itself."""
@@ -51,23 +62,21 @@ class Guard:
 
 def main(arguments: list[str]) -> None:
     """Wait for the pipe's end, then clean up unless released."""
-    run_id, owner_name = arguments
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     if sys.stdin.buffer.read() == _RELEASED:
         return
     deadline = time.monotonic() + _GIVE_UP_S
-    while not _clean(run_id, owner_name) and time.monotonic() < deadline:
+    while not _clean(*arguments) and time.monotonic() < deadline:
         time.sleep(_RETRY_S)
     time.sleep(_LATE_CREATE_S)
-    _clean(run_id, owner_name)
+    _clean(*arguments)
 
 
-def _clean(run_id: str, owner_name: str) -> bool:
+def _clean(run_id: str, owner_name: str, kind: str = "") -> bool:
     from cpost.errors import CpostError
     from cpost.measure.cgroup import Hierarchies
     from cpost.measure.cleanup import remove_run
-    from cpost.measure.engine import Engine
     from cpost.measure.owner import Owner
 
     named = Owner.from_name(owner_name)
@@ -77,9 +86,17 @@ def _clean(run_id: str, owner_name: str) -> bool:
     with contextlib.suppress(CpostError):
         hierarchies = Hierarchies.read()
     try:
-        return not remove_run(Engine(), hierarchies, named[1], run_id)
+        return not remove_run(_engine(kind), hierarchies, named[1], run_id)
     except CpostError:
         return False  # the engine does not answer: it may be starting again
+
+
+def _engine(kind: str) -> Engine | None:
+    if kind == _NO_ENGINE:
+        return None
+    from cpost.measure.engine import Engine
+
+    return Engine()
 
 
 if __name__ == "__main__":

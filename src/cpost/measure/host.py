@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from cpost.measure.cgroup import Hierarchies
-from cpost.measure.engine import EngineFacts
 from cpost.measure.gpu_watch import GpuFacts
 from cpost.model import HostFacts
 from cpost.units import US_PER_S, format_mb
+
+if TYPE_CHECKING:
+    from cpost.measure.engine import EngineFacts
 
 _BUSY_SHARE = 0.20
 _SHORTEST_JUDGED_S = 1.0
@@ -20,23 +24,57 @@ _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
 _THROTTLE_COUNTS = "devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 
 
-def host_facts(engine: EngineFacts, hierarchies: Hierarchies, gpus: GpuFacts) -> HostFacts:
-    """The machine and the engine that a run is measured on."""
-    return HostFacts(
+def host_facts(engine: EngineFacts | None, hierarchies: Hierarchies | None, gpus: GpuFacts) -> HostFacts:
+    """The machine and the engine that a run is measured on.
+
+    Args:
+        engine: None where none is used.
+        hierarchies: None where there are no control groups.
+        gpus: those of this host.
+    """
+    here = HostFacts(
         hostname=platform.node(),
         kernel=platform.release(),
         architecture=platform.machine(),
         cpus=os.cpu_count(),
         memory_bytes=memory_bytes(),
         swap_bytes=swap_bytes()[0],
-        cgroup_layout=hierarchies.layout,
+        cgroup_layout=hierarchies.layout if hierarchies else "",
+        gpus=gpus.gpus,
+        gpu_driver=gpus.driver,
+    )
+    if engine is None:
+        return here
+    if elsewhere(engine) is not None:
+        here = HostFacts(
+            hostname=engine.hostname,
+            kernel=engine.kernel,
+            architecture=engine.architecture,
+            cpus=engine.cpus,
+            memory_bytes=engine.memory_bytes,
+            cgroup_layout=f"v{engine.cgroup_version}" if engine.cgroup_version else "",
+        )
+    return replace(
+        here,
         cgroup_driver=engine.cgroup_driver,
         engine_version=engine.version,
         engine_api=engine.api,
         storage_driver=engine.storage_driver,
-        gpus=gpus.gpus,
-        gpu_driver=gpus.driver,
     )
+
+
+def elsewhere(engine: EngineFacts) -> str | None:
+    """Why the engine's containers cannot be on this host's kernel; None where nothing speaks against it.
+
+    An engine behind a forwarded socket, on a machine with the same kernel, shows only when a container runs.
+    """
+    if "Docker Desktop" in engine.operating_system:
+        return "Docker Desktop runs them in a virtual machine"
+    if engine.kernel and engine.kernel != platform.release():
+        return f"they run on {engine.hostname}, under Linux {engine.kernel}"
+    if not engine.address.startswith("unix:") and engine.hostname != platform.node():
+        return f"they run on {engine.hostname}"
+    return None
 
 
 def memory_bytes() -> int:

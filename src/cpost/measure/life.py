@@ -18,13 +18,14 @@ from cpost.measure.cgroup import Group, Hierarchies
 from cpost.measure.counters import CounterFile
 from cpost.measure.loop import ProcessClock, sample_until_end, sharpen
 from cpost.measure.meter import Meter, open_meter
-from cpost.model import Detail, Sample, Sampling, Totals
+from cpost.model import KERNEL, LAST_SAMPLE, Detail, Sample, Sampling, Totals
 from cpost.units import NS_PER_MS
 
 _WATCH_PERIOD_S = 0.001
 _NOBODY_YET_PERIOD_S = 0.002
 _LATE_NS = 10 * NS_PER_MS
-_RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim")
+LAUNCHER = "cpost-exec"  # what the process that becomes a bare command is called until then
+_RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim", LAUNCHER)
 _INIT_COMMANDS = ("docker-init", "catatonit", "podman-init")  # what engines put in front of the operator
 
 
@@ -56,7 +57,8 @@ class LifeWatch:
         parent: the group that cpost made for the step; None where it may not make groups.
         period_ns: time from one sample to the next.
         emit: gets batches of samples, from the sampling thread; counters count from the baseline.
-        tell: called from that thread when the step has begun, and when it has ended; `life` says when.
+        tell: called from that thread after the first look at what comes to life, when the step has begun, and when it
+            has ended; `life` says when.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class LifeWatch:
         detail = final.detail or last
         end_ns = (life.ended_ns or 0) - (life.started_ns or 0)
         return Totals(
-            source="kernel" if self.exact else "last sample",
+            source=KERNEL if self.exact else LAST_SAMPLE,
             cpu_us=final.cpu_us,
             cpu_user_us=final.cpu_user_us,
             cpu_system_us=final.cpu_system_us,
@@ -168,7 +170,9 @@ class LifeWatch:
                 began = self._before or look
                 self._begin(began, late=look.at_ns - began.at_ns > _LATE_NS)
                 return pid
-            self._before = look
+            first, self._before = self._before is None, look
+            if first:
+                self._tell()
             if not self._init_seen:
                 self._before_init = look
             self._stopped.wait(_WATCH_PERIOD_S if self._runtime_pid else _NOBODY_YET_PERIOD_S)
@@ -176,7 +180,7 @@ class LifeWatch:
 
     def _program(self) -> int | None:
         """The main process, once the operator's program runs: found below the parent group, else as `attach` told."""
-        if self._runtime_command.read().decode().startswith(_RUNTIME_COMMANDS):
+        if self._runtime_command.read().decode(errors="replace").startswith(_RUNTIME_COMMANDS):
             return None  # as at the last look
         for child in self._parent.children() if self._parent else ():
             found = {pid: _command(pid) for pid in sorted(child.pids())}
@@ -310,7 +314,7 @@ def _completed(baseline: Sample, now: Sample) -> Sample:
 def _command(pid: int) -> str:
     """A process's command name; one that is gone already was a helper of the runtime's start-up."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
     except OSError:
         return _RUNTIME_COMMANDS[0]
 

@@ -117,6 +117,7 @@ class Sampler:
         life: what is known of the step until now.
         exact: whether totals outlive the container: they are read from a group of cpost's own.
         error: why sampling broke off; empty where it did not.
+        watching: set once the step's first instruction would be seen.
         started: set once the step has begun.
     """
 
@@ -137,6 +138,7 @@ class Sampler:
         self.life = Life()
         self.exact = parent is not None
         self.error = ""
+        self.watching = threading.Event()
         self.started = threading.Event()
 
     def start(self) -> None:
@@ -174,6 +176,7 @@ class Sampler:
             self._emit(message)
         elif isinstance(message, Seen | Finished):
             self.life, self.exact = message.life, message.exact
+            self.watching.set()
             if self.life.started_ns is not None:
                 self.started.set()
             if isinstance(message, Finished):
@@ -184,4 +187,5 @@ class Sampler:
         """Take notice of the sampling process's end."""
         if not self._finished.is_set():
             self.error = _GONE
+            self.watching.set()
             self._finished.set()

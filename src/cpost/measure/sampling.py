@@ -51,7 +51,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Message: the step has begun, or ended."""
+    """Message: the step is watched, has begun, or has ended."""
 
     life: Life
     exact: bool

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from typing import Protocol
 
 from cpost.errors import EngineError, EngineLost, HostError
 from cpost.interrupts import Interrupts
@@ -19,22 +17,18 @@ from cpost.measure.cgroup import Group, Hierarchies
 from cpost.measure.cleanup import remove_group
 from cpost.measure.engine import ContainerState, Engine, Owned
 from cpost.measure.gpu_watch import GpuWatch
+from cpost.measure.outcome import NOT_STARTED_CODES, STOP_GRACE_NS, StepObserver, iso_time, sampling_warnings, verdict
 from cpost.measure.owner import LABEL_OPERATOR
 from cpost.measure.sampler import Sampler, SamplingProcess
-from cpost.model import Outcome, Sample, Sampling, Step, StepResult, Totals
-from cpost.units import NS_PER_S, format_mb, format_seconds
+from cpost.measure.stats import STATS_WARNING, StatsSampler
+from cpost.model import Outcome, Sample, Step, StepResult, Totals
+from cpost.units import NS_PER_S
 
-STOP_GRACE_NS = 5 * NS_PER_S
 LOG_TAIL_LINES = 20
 _LOOK_S = 0.1
 _WAIT_S = 5
 _RECONNECT_S = 30.0
-_SIGKILL_CODE = 137
-_STOPPED_CODES = (_SIGKILL_CODE, 143)  # how an engine that goes down ends a container: SIGTERM, then SIGKILL
-_LAST_SIGNAL = 64
-_LONG_GAP_NS, _LONG_GAP_PERIODS = NS_PER_S, 20
-_CLOCK_STEP_NS = NS_PER_S // 2  # time servers move a clock by less
-_NOT_STARTED_CODES = {126: "the command is not executable", 127: "the command was not found"}
+_STOPPED_CODES = (137, 143)  # how an engine that goes down ends a container: SIGTERM, then SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +39,7 @@ class Bench:
         hierarchies: where the host's counters are.
         group_name: what the run's control groups are called; None where cpost may not make any.
         labels: on everything that is made.
+        elsewhere: why the containers' counters cannot be read on this host; None where they may be.
     """
 
     engine: Engine
@@ -58,19 +53,7 @@ class Bench:
     period_ns: int
     interrupts: Interrupts
     gpus: GpuWatch
-
-
-class StepObserver(Protocol):
-    """Who looks on while a step runs; called in the main thread."""
-
-    def started(self, container: str) -> None:
-        """The container runs."""
-
-    def samples(self, first_at_ns: int, samples: list[Sample]) -> None:
-        """Samples came; `first_at_ns` is the wall-clock time (Unix, ns) of t_ns = 0."""
-
-    def progress(self, elapsed_ns: int) -> None:
-        """Some 100 ms have passed."""
+    elsewhere: str | None = None
 
 
 def measure_step(step: Step, bench: Bench, observer: StepObserver, *, earlier: int = 0) -> StepResult:
@@ -141,7 +124,11 @@ class _Measurement:
         self._observer = observer
         self._container = container
         self._events: queue.SimpleQueue[list[Sample] | _Ended | _Lost] = queue.SimpleQueue()
-        self._sampler = Sampler(bench.sampling, bench.hierarchies, parent, bench.period_ns, self._events.put)
+        self._sampler: Sampler | StatsSampler
+        if bench.elsewhere is None:
+            self._sampler = Sampler(bench.sampling, bench.hierarchies, parent, bench.period_ns, self._events.put)
+        else:
+            self._sampler = StatsSampler(bench.engine, container, self._events.put)
         self._stopped_as: Outcome | None = None
         self._kill_at_ns: int | None = None
         self._started_ns = 0
@@ -170,14 +157,14 @@ class _Measurement:
             raise
         except EngineError as error:
             state = self._bench.engine.inspect(self._container)
-            reason = _NOT_STARTED_CODES.get(state.exit_code)
+            reason = NOT_STARTED_CODES.get(state.exit_code)
             if reason is None:
                 raise
             return self._outcome(Outcome.FAILED, f"{reason}: {error.reason}", state.exit_code)
         self._started_ns = time.monotonic_ns()
         self._observer.started(self._container)
         threading.Thread(target=self._wait, name="cpost-wait", daemon=True).start()
-        if not (self._sampler.exact and self._sampler.started.wait(_LOOK_S)):
+        if self._bench.elsewhere is None and not (self._sampler.exact and self._sampler.started.wait(_LOOK_S)):
             self._attach()
         return None
 
@@ -188,14 +175,19 @@ class _Measurement:
             return  # it has ended
         inside = self._bench.hierarchies.contains(state.pid, self._container)
         if inside is None:
-            return  # it has ended meanwhile
-        if not inside:
-            raise HostError(
-                "the engine's containers do not run on this host's kernel, so their counters cannot be read here",
-                "start cpost on the machine that runs the engine (a remote DOCKER_HOST or Docker Desktop's virtual "
-                "machine hides them)",
-            )
-        self._sampler.attach(state.pid)
+            again = self._bench.engine.inspect(self._container)
+            inside = None if again.pid != state.pid else False
+        if inside:
+            self._sampler.attach(state.pid)
+        elif inside is False:
+            self._ask_engine()
+
+    def _ask_engine(self) -> None:
+        """Go on with the engine's statistics: its process ids are not this host's."""
+        self._sampler.stop()
+        self._sampler = StatsSampler(self._bench.engine, self._container, self._events.put)
+        self._sampler.start()
+        self._warnings.append(f"the engine's containers do not run among this host's processes: {STATS_WARNING}")
 
     # ------------------------------------------------------------ until the end
 
@@ -312,7 +304,8 @@ class _Measurement:
         life = self._sampler.life
         if self._sampler.error:
             self._warnings.append(f"sampling broke off: {self._sampler.error}")
-        if self._bench.group_name is not None and not self._sampler.exact and life.started_ns:
+        exact = self._sampler.exact or isinstance(self._sampler, StatsSampler)
+        if self._bench.group_name is not None and not exact and life.started_ns:
             self._warnings.append("the engine did not use cpost's control group: first and last moments are missing")
         if life.sampling is not None:
             self._warnings += sampling_warnings(life.sampling)
@@ -323,7 +316,7 @@ class _Measurement:
             cause=cause,
             exit_code=exit_code,
             container_id=self._container,
-            started_at=_iso(life.started_at_ns) if started_ns else "",
+            started_at=iso_time(life.started_at_ns) if started_ns else "",
             wall_ns=ended_ns - started_ns if started_ns and ended_ns else None,
             totals=totals,
             sampling=life.sampling,
@@ -345,57 +338,6 @@ def _with_engine_flag(totals: Totals | None, state: ContainerState | None) -> To
     return replace(totals, oom_kills=max(1, totals.oom_kills or 0))
 
 
-def verdict(
-    step: Step, exit_code: int, state: ContainerState | None, totals: Totals | None, *, stopped_as: Outcome | None
-) -> tuple[Outcome, str]:
-    """How a step ended, from all that is known: user stop, time-out, memory kill, signal, code, in this order.
-
-    The engine's own memory-kill flag misses some kills; either it or the kernel's count is enough. Only without a
-    count to the end a kill at the limit stands for one: cache alone may fill memory up to there.
-    """
-    if stopped_as is Outcome.TIMED_OUT:
-        return stopped_as, f"stopped after the time-out of {format_seconds(step.timeout_ns or 0)}"
-    if stopped_as is not None:
-        return stopped_as, "stopped on request"
-    kills = (totals.oom_kills if totals else None) or 0
-    counted = totals is not None and totals.oom_kills is not None and totals.source == "kernel"
-    peak = (totals.memory_peak_bytes if totals else None) or 0
-    flagged = state is not None and state.oom_killed
-    at_limit = not counted and exit_code == _SIGKILL_CODE and 0 < step.memory_limit_bytes <= peak
-    if exit_code != 0 and (kills or flagged or at_limit):
-        return Outcome.OOM_KILLED, f"killed for memory at the limit of {format_mb(step.memory_limit_bytes)}"
-    if 128 < exit_code <= 128 + _LAST_SIGNAL:
-        return Outcome.FAILED, f"ended by signal {exit_code - 128} (exit code {exit_code})"
-    if exit_code != 0:
-        reason = _NOT_STARTED_CODES.get(exit_code)
-        return Outcome.FAILED, reason or f"exit code {exit_code}"
-    if kills or flagged:
-        return Outcome.COMPLETED, "a process was killed for memory, although the operator ended well"
-    return Outcome.COMPLETED, ""
-
-
-def sampling_warnings(sampling: Sampling) -> list[str]:
-    """What bent the series of a step, or would surprise its reader."""
-    found = []
-    if sampling.longest_gap_ns > max(_LONG_GAP_NS, _LONG_GAP_PERIODS * sampling.period_ns):
-        found.append(
-            f"the sampler was held up for {format_seconds(sampling.longest_gap_ns)}: the series has a gap there "
-            f"({sampling.ticks_missed} of {sampling.ticks_due} ticks missed in all)"
-        )
-    if sampling.counter_resets:
-        found.append(
-            "the CPU counter went backwards (somebody has set it back): what was used around then may be missing"
-        )
-    if abs(sampling.clock_step_ns) > _CLOCK_STEP_NS:
-        found.append(
-            f"the wall clock was set by {sampling.clock_step_ns / NS_PER_S:+.1f} s meanwhile: "
-            "timestamps go on by the clock of the start, durations are right"
-        )
-    if sampling.suspended_ns > _CLOCK_STEP_NS:
-        found.append(f"the machine slept for {format_seconds(sampling.suspended_ns)} meanwhile, which is not counted")
-    return found
-
-
 def _empty_outputs(step: Step) -> tuple[str, ...]:
     empty = []
     for mount in step.mounts:
@@ -405,7 +347,3 @@ def _empty_outputs(step: Step) -> tuple[str, ...]:
         except OSError:
             continue
     return tuple(empty)
-
-
-def _iso(at_ns: int) -> str:
-    return datetime.fromtimestamp(at_ns / NS_PER_S, timezone.utc).isoformat(timespec="milliseconds")

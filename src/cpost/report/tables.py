@@ -11,6 +11,8 @@ from tabulate import tabulate
 
 from cpost.gpu_model import busiest, fullest
 from cpost.model import (
+    ENGINE_STATS,
+    PROCESS_TREE,
     Advice,
     OperatorRecord,
     Outcome,
@@ -154,9 +156,12 @@ def _rows(record: OperatorRecord) -> list[list[str]]:
     if usage is None:
         return [["CPU", _UNKNOWN, _UNKNOWN, cpu_resource], ["Memory", _UNKNOWN, _UNKNOWN, memory_resource]]
     cpu, memory = usage.cpu_pct, usage.memory_bytes
+    source = record.result.totals.source if record.result.totals else ""
+    at_least = ">= " if source == ENGINE_STATS else ""
+    peak_mark = ("~ " if source == PROCESS_TREE else ">= ") if usage.peaks_sampled else ""
     return [
-        ["CPU", _cell(cpu.average, format_percent), _cell(cpu.maximum, format_percent), cpu_resource],
-        ["Memory", _cell(memory.average, format_mb), _cell(memory.maximum, format_mb), memory_resource],
+        ["CPU", *(at_least + _cell(value, format_percent) for value in (cpu.average, cpu.maximum)), cpu_resource],
+        ["Memory", _cell(memory.average, format_mb), peak_mark + _cell(memory.maximum, format_mb), memory_resource],
         *_gpu_rows(usage, advice),
     ]
 

@@ -1,0 +1,74 @@
+"""A launcher waits under its own name, becomes the command when told to, and says why it cannot."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cpost.measure.launcher import Launcher, NotStarted
+
+
+def name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_it_waits_under_its_own_name_and_becomes_the_command(tmp_path: Path) -> None:
+    launcher = Launcher(
+        ["sh", "-c", 'echo "$A" >"$1"; sleep 100', "-", str(tmp_path / "out")], {**os.environ, "A": "b"}
+    )
+    assert name_of(launcher.pid) == "cpost-exec"
+    assert not (tmp_path / "out").exists()
+    launcher.go()
+    assert name_of(launcher.pid) == "sh"
+    launcher.close()
+    while not (tmp_path / "out").exists() or not (tmp_path / "out").read_text():
+        assert os.waitpid(launcher.pid, os.WNOHANG) == (0, 0)
+    os.kill(launcher.pid, signal.SIGKILL)
+    os.waitpid(launcher.pid, 0)
+    assert (tmp_path / "out").read_text() == "b\n"
+
+
+def test_one_that_is_never_told_to_go_ends() -> None:
+    launcher = Launcher(["touch", "/nowhere/ran"], os.environ)
+    launcher.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(launcher.pid, 0)[1]) == 127
+
+
+def test_one_that_was_killed_meanwhile_is_no_error() -> None:
+    launcher = Launcher(["true"], os.environ)
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.go()
+    launcher.close()
+    assert os.waitstatus_to_exitcode(os.waitpid(launcher.pid, 0)[1]) == -9
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "words"),
+    [
+        ("no-such-program", 127, "No such file"),
+        ("/etc/passwd", 126, "denied"),
+        ("/etc/passwd/x", 127, "Not a directory"),
+    ],
+)
+def test_what_cannot_be_started_says_why(program: str, code: int, words: str) -> None:
+    launcher = Launcher([program], os.environ)
+    with pytest.raises(NotStarted) as caught:
+        launcher.go()
+    launcher.close()
+    assert (caught.value.exit_code, program in caught.value.message) == (code, True)
+    assert words in caught.value.message
+    assert caught.value.hint
+    with pytest.raises(ChildProcessError):
+        os.waitpid(launcher.pid, 0)
+
+
+def test_signals_that_python_ignores_are_the_command_s_again(tmp_path: Path) -> None:
+    launcher = Launcher(["sh", "-c", f"grep SigIgn /proc/$$/status >{tmp_path}/ignored"], os.environ)
+    launcher.go()
+    launcher.close()
+    os.waitpid(launcher.pid, 0)
+    ignored = int((tmp_path / "ignored").read_text().split()[1], 16)
+    assert not ignored & (1 << (signal.SIGPIPE - 1))
