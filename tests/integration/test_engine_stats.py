@@ -78,7 +78,7 @@ def check_measured(found: Record) -> None:
     assert 60 * MB <= totals["memory_peak_bytes"] <= 80 * MB
     assert 0 < totals["tail_ns"] < 2.5e9
     assert result["wall_ns"] >= 3.8e9
-    assert result["sampling"]["samples"] in (3, 4, 5)
+    assert result["sampling"]["samples"] in range(3, 20)
     assert (usage["window_ns"], usage["peaks_sampled"]) == (10**9, True)
     assert found["recommendation"]["status"] == "ok"
     assert any("one sample a second" in reason for reason in found["recommendation"]["reasons"])

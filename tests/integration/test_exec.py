@@ -45,7 +45,7 @@ def nothing_left() -> Iterator[None]:
     # What shows up only later, and what other tests make for themselves, is no affair of this test's.
     made = {each for each in harness.groups_and_folders() - before if "decoy" not in each}
     gone = lambda: not harness.groups_and_folders() & made  # noqa: E731
-    harness.until(gone, "removal of groups and folders", within_s=10)
+    harness.until(gone, f"removal of {sorted(made)}", within_s=10)
 
 
 @pytest.fixture(scope="session")
