@@ -127,7 +127,7 @@ class Cpost:
         self.temp = folder / "tmp"
         self.temp.mkdir()
         self._folder = folder
-        self._started: list[Running] = []
+        self.started: list[Running] = []
 
     def start(
         self, *arguments: str | Path, env: dict[str, str] | None = None, under: Sequence[str] = (), **popen: Any
@@ -137,8 +137,8 @@ class Cpost:
         command = [*under, str(CPOST), *map(str, arguments)]
         environment = {**self.environment(), **(env or {})}
         process = subprocess.Popen(command, env=environment, text=True, cwd=self._folder, **pipes)
-        self._started.append(Running(process))
-        return self._started[-1]
+        self.started.append(Running(process))
+        return self.started[-1]
 
     def __call__(
         self, *arguments: str | Path, env: dict[str, str] | None = None, under: Sequence[str] = (), **popen: Any
@@ -150,7 +150,7 @@ class Cpost:
         return {**os.environ, "TMPDIR": str(self.temp), "COLUMNS": "200"}
 
     def end(self) -> None:
-        for each in self._started:
+        for each in self.started:
             each.end()
 
 

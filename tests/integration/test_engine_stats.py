@@ -102,10 +102,11 @@ def test_figures_are_sampled_and_say_so(
 
 
 def test_what_was_never_sampled_is_not_recommended(run: Callable[..., Done], pipeline: Pipeline, op: Operator) -> None:
-    done = run(pipeline(op("a", "true")), "--json").ended(0)
-    found = done.operator("a")
+    """It ends before the engine's first beat; where the host is slow, one beat may have been in time."""
+    found = run(pipeline(op("a", "true")), "--json").ended(0).operator("a")
     assert found["result"]["outcome"] == "completed"
-    assert found["recommendation"]["status"] == "refused"
+    read = found["result"]["totals"] is not None and found["usage"]["cpu_pct"]["maximum"] is not None
+    assert found["recommendation"]["status"] == ("ok" if read else "refused")
 
 
 def test_it_is_known_beforehand_where_the_address_says_so(cpost: Cpost, forwarded: str) -> None:
