@@ -17,6 +17,7 @@ from signal import Signals
 import cpost
 from cpost import store
 from cpost.errors import HostError, StoreError, UsageError
+from cpost.gpu_usage import remarks
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
@@ -144,6 +145,7 @@ class _CommandSession:
                 result = measure_command(step, bench, recording)
                 usage = recording.finish(result)
             warnings = watch.warnings(result.totals.cpu_us if result.totals else None) + gpus.problems()
+            warnings += remarks(facts.gpus, usage.gpus, given=0) if usage else ()
         result = replace(result, warnings=(*result.warnings, *warnings))
         advice = recommend(options.policy, result, usage, step.memory_limit_bytes)
         kept = options.metrics_dir is not None

@@ -133,16 +133,21 @@ def test_what_is_left_behind_is_counted_then_killed(measured: Measured, appetite
     pid_file = tmp_path / "pid"
     pid_file.touch()
     pid_file.chmod(0o666)
-    leave = f"(setsid sh -c 'echo $$ >{pid_file}; exec {appetite} burn 150 1 sleep 100000' &) ; sleep 1"
+    burned = f"echo $$ >{pid_file}; {appetite} burn 150 1; echo >>{pid_file}; exec sleep 100000"
+    leave = f"(setsid sh -c '{burned}' &) ; until [ $(wc -l <{pid_file}) = 2 ]; do sleep 0.1; done"
     found = measured("sh", "-c", leave)
-    assert 150_000 <= found["result"]["totals"]["cpu_us"] <= 200_000
+    assert 150_000 <= found["result"]["totals"]["cpu_us"] <= 250_000
     assert any("left behind" in warning for warning in found["result"]["warnings"])
     assert not alive(int(pid_file.read_text()))
 
 
-def test_an_orphan_that_has_ended_is_counted(measured: Measured, appetite: Path) -> None:
-    found = measured("sh", "-c", f"(setsid {appetite} burn 150 1 &) ; sleep 0.7")
-    assert 150_000 <= found["result"]["totals"]["cpu_us"] <= 200_000
+def test_an_orphan_that_has_ended_is_counted(measured: Measured, appetite: Path, tmp_path: Path) -> None:
+    (tmp_path / "pid").touch()
+    (tmp_path / "pid").chmod(0o666)
+    orphan = f"(setsid sh -c 'echo $$ >{tmp_path}/pid; exec {appetite} burn 150 1' &)"
+    wait = f"until [ -s {tmp_path}/pid ] && [ ! -e /proc/$(cat {tmp_path}/pid) ]; do sleep 0.1; done"
+    found = measured("sh", "-c", f"{orphan}; {wait}")
+    assert 150_000 <= found["result"]["totals"]["cpu_us"] <= 250_000
     assert not any("left behind" in warning for warning in found["result"]["warnings"])
 
 

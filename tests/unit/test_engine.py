@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.errors import EngineError, EngineLost, HostError
-from cpost.measure.engine import Engine, _split_reference, printable
+from cpost.measure.engine import Engine, _split_reference
+from cpost.measure.engine_errors import printable
 
 
 def api_error(status: int | None, words: str) -> docker.errors.APIError:

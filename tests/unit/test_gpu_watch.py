@@ -199,3 +199,12 @@ def test_gpus_that_are_not_there_are_said() -> None:
     assert "--no_gpu" in caught.value.hint
     with pytest.raises(HostError, match=r"operator seg asks for gpu: 2, and this host has 1"):
         require_gpus(one, for_two)
+
+
+def test_gpus_of_this_host_are_disregarded_where_operators_run_elsewhere(start: Start) -> None:
+    watch = start(A100)
+    assert watch.facts.gpus
+    watch.disregard("they run on there")
+    assert watch.facts == GpuFacts(absent_because="they run on there")
+    with watch.watching(lambda _: True):
+        assert watch.take() == []

@@ -12,6 +12,7 @@ import pytest
 
 from cpost.measure import host
 from cpost.measure.engine import EngineFacts
+from cpost.measure.gpu_watch import GpuFacts
 from cpost.measure.host import HostWatch
 
 CpuTimes = namedtuple("CpuTimes", "user nice system idle iowait irq softirq steal")
@@ -130,9 +131,9 @@ def test_where_an_engine_s_containers_run(here: None, change: dict[str, str], wo
 
 
 def test_the_facts_are_of_the_machine_that_runs_the_containers(here: None) -> None:
-    there = host.host_facts(replace(HERE, hostname="there", kernel="5.10"), None)
+    there = host.host_facts(replace(HERE, hostname="there", kernel="5.10"), None, GpuFacts())
     assert (there.hostname, there.kernel, there.architecture, there.cpus) == ("there", "5.10", "arm", 7)
     assert (there.memory_bytes, there.swap_bytes, there.cgroup_layout) == (99, None, "v2")
-    local = host.host_facts(HERE, None)
+    local = host.host_facts(HERE, None, GpuFacts())
     assert (local.hostname, local.memory_bytes == 99, local.engine_version) == ("here", False, "1")
-    assert host.host_facts(None, None).engine_version == ""
+    assert host.host_facts(None, None, GpuFacts()).engine_version == ""

@@ -47,6 +47,15 @@ def test_only_what_carries_the_name_is_killed(carrying: Callable[[str], subproce
     assert NAME not in marked.names()
 
 
+def test_whether_a_process_carries_a_name(carrying: Callable[[str], subprocess.Popen[bytes]]) -> None:
+    mine = carrying(NAME)
+    assert marked.carries(mine.pid, NAME) is True
+    assert marked.carries(mine.pid, NAME[:-1]) is False
+    mine.kill()
+    mine.wait()
+    assert marked.carries(mine.pid, NAME) is None
+
+
 def test_what_cannot_be_killed_is_said(
     carrying: Callable[[str], subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

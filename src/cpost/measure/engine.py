@@ -8,7 +8,6 @@ Containers are never removed by the engine itself: that would lose the exit code
 from __future__ import annotations
 
 import os
-import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,16 +20,15 @@ import requests
 import urllib3
 from docker.utils import kwargs_from_env
 
-from cpost.errors import EngineError, EngineLost, HostError
+from cpost.errors import EngineError, EngineLost
+from cpost.measure.engine_errors import FREE_ENGINE_DISK, no_engine, printable, pull_failed
 from cpost.model import Step
-from cpost.terminal import visible
 from cpost.units import parse_time_ns
 
 _CALL_TIMEOUT_S = 60
 _PULL_TIMEOUT_S = 300
 _REMOVE_PAUSE_S = 0.05
 _BUSY, _BUSY_TIMEOUT_S = 403, 3.0  # a network that somebody else's container hangs on
-_FREE_ENGINE_DISK = "free space on the engine's disk (docker system df tells what is used), then start again"
 _LOG_LIMITS = {"max-size": "10m", "max-file": "2"}
 # A stream cut in the middle of a frame or of a JSON object surfaces as one of the last two.
 _CUT = (docker.errors.StreamParseError, struct.error)
@@ -108,7 +106,7 @@ class Engine:
             self._api = self._connect(_CALL_TIMEOUT_S)
             self._pull_api = self._connect(_PULL_TIMEOUT_S)
         except (*_FAMILIES, ValueError) as error:  # ValueError: an address that is none
-            raise _no_engine(self.address, error) from error
+            raise no_engine(self.address, error) from error
 
     def _connect(self, timeout_s: int) -> docker.APIClient:
         return docker.APIClient(version="auto", timeout=timeout_s, **kwargs_from_env())
@@ -176,12 +174,12 @@ class Engine:
             with _call(f"pull {reference}"):
                 for event in self._pull_api.pull(repository, tag=tag, stream=True, decode=True):
                     if "error" in event:
-                        raise _pull_failed(reference, str(event["error"]))
+                        raise pull_failed(reference, str(event["error"]))
                     progress(_pull_line(event))
         except EngineLost:
             raise
         except EngineError as error:
-            raise _pull_failed(reference, error.reason) from error
+            raise pull_failed(reference, error.reason) from error
 
     # ------------------------------------------------------------ networks
 
@@ -372,11 +370,6 @@ class Engine:
             return False
 
 
-def printable(text: str) -> str:
-    """A line of a stranger's, made safe for a terminal."""
-    return visible(text.rstrip("\r").replace("\t", "    "))
-
-
 @contextmanager
 def _call(what: str) -> Iterator[None]:
     """Name a call and map whatever the SDK raises in it."""
@@ -391,7 +384,7 @@ def _mapped(what: str, error: Exception) -> EngineError:
         reason = printable(str(error.explanation or error))
         hint = "look at the engine's words; `cpost doctor` checks the engine"
         if "no space left" in reason:
-            hint = _FREE_ENGINE_DISK
+            hint = FREE_ENGINE_DISK
         if "select device driver" in reason:
             hint = "install the NVIDIA driver and container toolkit on this host, or take gpu out of the requests"
         if "address pools" in reason:
@@ -406,22 +399,6 @@ def _mapped(what: str, error: Exception) -> EngineError:
     return EngineError(f"engine: {what}: {error}", "`cpost doctor` checks the engine", reason=str(error))
 
 
-def _no_engine(address: str, error: Exception) -> HostError:
-    text = str(error)
-    message = f"no Docker engine answers at {address}"
-    if "PermissionError" in text or "Permission denied" in text:
-        return HostError(
-            f"{message}: you may not use its socket",
-            "add yourself to its group (sudo usermod -aG docker $USER, then log in again), or start cpost with sudo",
-        )
-    if "FileNotFoundError" in text or "No such file" in text:
-        hint = "install and start Docker (Debian, Ubuntu: sudo apt-get install docker.io), or set DOCKER_HOST"
-        return HostError(f"{message}: there is no such socket", f"{hint}; `cpost exec -- COMMAND` needs none")
-    if "refused" in text:
-        return HostError(f"{message}: the connection was refused", "start it: sudo systemctl start docker")
-    return HostError(f"{message}: {text}", "see whether it runs (docker version), and what DOCKER_HOST says")
-
-
 def _split_reference(reference: str) -> tuple[str, str | None]:
     """Repository and tag (or digest) as the SDK's pull wants them."""
     if "@" in reference:
@@ -434,29 +411,3 @@ def _split_reference(reference: str) -> tuple[str, str | None]:
 def _pull_line(event: Mapping[str, Any]) -> str:
     parts = (event.get("id"), event.get("status"), event.get("progress"))
     return printable(" ".join(str(part) for part in parts if part))
-
-
-def _pull_failed(reference: str, reason: str) -> HostError:
-    registry = (
-        reference.split("/")[0] if "/" in reference and re.search(r"[.:]|^localhost$", reference.split("/")[0]) else ""
-    )
-    message = f"cannot pull image {reference}: {printable(reason)}"
-    if "no space left" in reason:
-        return HostError(message, _FREE_ENGINE_DISK)
-    if re.search(r"no basic auth|unauthorized|denied|forbidden|authentication", reason, re.IGNORECASE):
-        return HostError(
-            message, f"log in to its registry (docker login {registry}".rstrip() + "), and check the name and tag"
-        )
-    if re.search(r"manifest unknown|not found", reason, re.IGNORECASE):
-        return HostError(
-            message,
-            f"check the name and tag; a private image needs `docker login {registry}".rstrip() + "` first",
-        )
-    if re.search(r"toomanyrequests|429", reason, re.IGNORECASE):
-        return HostError(message, f"wait, or log in for a higher limit (docker login {registry}".rstrip() + ")")
-    return HostError(
-        message,
-        "check the name and tag, and whether the registry can be reached from here; if it wants a log-in: "
-        + f"docker login {registry}".rstrip()
-        + "; or build or load the image locally",
-    )
