@@ -146,8 +146,8 @@ def test_an_orphan_that_has_ended_is_counted(measured: Measured, appetite: Path,
     (tmp_path / "pid").chmod(0o666)
     orphan = f"(setsid sh -c 'echo $$ >{tmp_path}/pid; exec {appetite} burn 150 1' &)"
     wait = f"until [ -s {tmp_path}/pid ] && [ ! -e /proc/$(cat {tmp_path}/pid) ]; do sleep 0.1; done"
-    found = measured("sh", "-c", f"{orphan}; {wait}")
-    assert 150_000 <= found["result"]["totals"]["cpu_us"] <= 250_000
+    found = measured("sh", "-c", f"{orphan}; {wait}; {appetite} burn 250 1")
+    assert 400_000 <= found["result"]["totals"]["cpu_us"] <= 520_000
     assert not any("left behind" in warning for warning in found["result"]["warnings"])
 
 

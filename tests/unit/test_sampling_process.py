@@ -65,6 +65,18 @@ def test_samples_life_and_totals_come_through(process: SamplingProcess, rig: Rig
     assert isinstance(rig.samples[0], Sample)
 
 
+def test_it_tells_that_it_watches_before_anything_begins(process: SamplingProcess, rig: Rig) -> None:
+    rig.kernel_says(cpu=1000)
+    sampler = Sampler(process, rig.hierarchies, rig.own, PERIOD, rig.samples.extend)
+    assert not sampler.watching.is_set()
+    sampler.start()
+    assert sampler.watching.wait(10)
+    assert not sampler.started.is_set()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    end(rig, sampler)
+
+
 def test_one_process_serves_one_step_after_the_other(process: SamplingProcess, rig: Rig) -> None:
     rig.kernel_says(cpu=1000)
     first, pid = begin(process, rig), process.pid
