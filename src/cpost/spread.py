@@ -81,6 +81,7 @@ def joined(repeats: Sequence[Repeat]) -> Usage | None:
         memory_bytes=_joined([usage.memory_bytes for usage in usages]),
         **{name: _highest(usages, name) for name in _PEAKS},
         gpus=_joined_gpus(usages),
+        peaks_sampled=any(usage.peaks_sampled for usage in usages),
     )
 
 

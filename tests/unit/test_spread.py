@@ -17,12 +17,14 @@ from cpost.spread import doubts, joined, measured, spread, spreads
 
 FIGURES = st.none() | st.floats(0, 1e15)
 STATISTICS = st.builds(Statistic, *[FIGURES] * 5)
-PEAKS = [each.name for each in fields(Usage) if each.name not in ("window_ns", "cpu_pct", "memory_bytes", "gpus")]
+OTHERS = ("window_ns", "cpu_pct", "memory_bytes", "gpus", "peaks_sampled")
+PEAKS = [each.name for each in fields(Usage) if each.name not in OTHERS]
 USAGES = st.builds(
     Usage,
     window_ns=st.just(200 * MS),
     cpu_pct=STATISTICS,
     memory_bytes=STATISTICS,
+    peaks_sampled=st.booleans(),
     **dict.fromkeys(PEAKS, st.none() | st.integers(0, 2**42)),
 )
 FAILED = result(Outcome.FAILED, wall_ns=1)
@@ -131,6 +133,7 @@ def test_the_joined_usage_is_nowhere_below_any_run_but_in_its_averages(used: lis
             assert getattr(getattr(made, name), figure) == max(known, default=None)
         averages = [part.average for part in parts if part.average is not None]
         assert getattr(made, name).average == (statistics.median(averages) if averages else None)
+    assert made.peaks_sampled == any(each.peaks_sampled for each in used)
     for figure in PEAKS:
         known = [value for each in used if (value := getattr(each, figure)) is not None]
         assert getattr(made, figure) == max(known, default=None)
