@@ -308,7 +308,7 @@ def test_plan_of_a_cycle(cpost: Cpost, pipeline: Pipeline, op: Operator) -> None
 def test_doctor_is_content_here(cpost: Cpost, client: docker.DockerClient) -> None:
     done = cpost("doctor").ended(0)
     assert client.version()["Version"] in done.out
-    for subject in ("Python", "engine", "cgroup", "swap", "NVML", "disk"):
+    for subject in ("Python", "engine", "cgroup", "swap", "gpu", "disk"):
         assert subject.lower() in done.out.lower()
 
 
