@@ -20,6 +20,7 @@ from cpost.measure.stats import STATS_WARNING
 from cpost.units import MB, MIB
 
 _LITTLE_DISK_BYTES = 5000 * MB
+_OLDEST_TRIED = {"Docker": 20, "Podman": 4}
 _TRITON_REPOSITORY = "nvcr.io/nvidia/tritonserver"
 
 
@@ -66,10 +67,13 @@ def _python() -> Finding:
 
 
 def _engine(facts: EngineFacts) -> Finding:
-    text = f"{facts.version} (API {facts.api}), cgroup driver {facts.cgroup_driver}, storage {facts.storage_driver}"
+    drivers = f"cgroup driver {facts.cgroup_driver}, storage {facts.storage_driver}"
+    text = f"{facts.product} {facts.version} (API {facts.api}), {drivers}"
     major = facts.version.split(".")[0]
-    if major.isdigit() and int(major) < 20:
-        return Finding("engine", Verdict.WARNING, text, "cpost is tried on Docker Engine 20.10 and newer: update it")
+    if major.isdigit() and int(major) < _OLDEST_TRIED[facts.product]:
+        return Finding(
+            "engine", Verdict.WARNING, text, "cpost is tried on Docker 20.10 and Podman 4.3, and newer: update it"
+        )
     if facts.rootless:
         return Finding(
             "engine", Verdict.WARNING, f"{text}, rootless", "totals may end with the container: use a root engine"

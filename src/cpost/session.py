@@ -296,6 +296,7 @@ class _Session:
             network=network,
             group_name=name if may_make else None,
             cgroup_driver=self._engine_facts.cgroup_driver,
+            monitored=self._engine_facts.product == "Podman",
             period_ns=self._options.period_ns,
             interrupts=self._interrupts,
             gpus=self._gpus,

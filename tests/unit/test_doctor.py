@@ -15,8 +15,8 @@ from cpost.gpu_model import Gpu
 from cpost.measure.engine import EngineFacts
 from cpost.measure.gpu_watch import GpuFacts
 
-FACTS = EngineFacts("20.10.24", "1.41", "overlay2", "cgroupfs", "2", "/", "host", rootless=False)
 GPUS = GpuFacts((Gpu("GPU-a", "A100", 40 * 2**30), Gpu("MIG-b", "A100 MIG 1g.5gb")), "550")
+FACTS = EngineFacts("Docker", "20.10.24", "1.41", "overlay2", "cgroupfs", "2", "/", "host", rootless=False)
 Examine = Callable[..., dict[str, Finding]]
 
 
@@ -75,6 +75,7 @@ def test_a_host_with_everything_is_well(examine: Examine) -> None:
     [
         ("engine", {"facts": HostError("no Docker engine answers", "start it")}, Verdict.FAILURE),
         ("engine", {"facts": replace(FACTS, version="19.03.1")}, Verdict.WARNING),
+        ("engine", {"facts": replace(FACTS, product="Podman", version="3.4.4")}, Verdict.WARNING),
         ("engine", {"facts": replace(FACTS, rootless=True)}, Verdict.WARNING),
         ("cgroups", {"hierarchies": HostError("none are mounted", "mount them")}, Verdict.FAILURE),
         ("totals", {"may_make": False}, Verdict.WARNING),
@@ -90,6 +91,11 @@ def test_what_is_ill_comes_with_a_remedy(examine: Examine, subject: str, ill: di
     finding = examine(**ill)[subject]
     assert finding.verdict is verdict
     assert finding.remedy
+
+
+def test_podman_is_called_by_its_name(examine: Examine) -> None:
+    found = examine(facts=replace(FACTS, product="Podman", version="4.3.1"))["engine"]
+    assert (found.verdict, found.text.split(" (")[0]) == (Verdict.OK, "Podman 4.3.1")
 
 
 def test_without_an_engine_the_rest_is_examined_all_the_same(examine: Examine) -> None:

@@ -157,8 +157,17 @@ def test_facts() -> None:
     }
     made = engine(info=info, version={"Version": "28.1", "ApiVersion": "1.49"})
     there = ("6.1", "aarch64", "Docker Desktop", 12, 10**9, "unix:///x")
-    assert made.facts() == EngineFacts("28.1", "1.49", "overlay2", "systemd", "2", "/d", "h", True, *there)
+    assert made.facts() == EngineFacts("Docker", "28.1", "1.49", "overlay2", "systemd", "2", "/d", "h", True, *there)
     assert engine(info={"SecurityOptions": None}, version={}).facts().rootless is False
+
+
+@pytest.mark.parametrize(
+    ("components", "product"),
+    [(["Engine", "containerd", "runc"], "Docker"), (["Podman Engine", "Conmon", "OCI Runtime (runc)"], "Podman")],
+)
+def test_the_product_is_told_by_its_components(components: list[str], product: str) -> None:
+    version = {"Version": "4.3.1", "Components": [{"Name": name} for name in components]}
+    assert engine(info={}, version=version).facts().product == product
 
 
 # ---------------------------------------------------------------- removing

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from cpost.measure import host
+from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import EngineFacts
 from cpost.measure.gpu_watch import GpuFacts
 from cpost.measure.host import HostWatch
@@ -104,7 +105,9 @@ def test_free_space_of_a_folder_that_is_not_there_is_unknown() -> None:
 
 # ---------------------------------------------------------------- where containers run
 
-HERE = EngineFacts("1", "1", "overlay2", "cgroupfs", "2", "/", "here", False, "6.1", "arm", "Linux", 7, 99, "unix:///x")
+HERE = EngineFacts(
+    "Docker", "1", "1", "overlay2", "cgroupfs", "2", "/", "here", False, "6.1", "arm", "Linux", 7, 99, "unix:///x"
+)
 
 
 @pytest.fixture
@@ -137,3 +140,10 @@ def test_the_facts_are_of_the_machine_that_runs_the_containers(here: None) -> No
     local = host.host_facts(HERE, None, GpuFacts())
     assert (local.hostname, local.memory_bytes == 99, local.engine_version) == ("here", False, "1")
     assert host.host_facts(None, None, GpuFacts()).engine_version == ""
+
+
+@pytest.mark.parametrize(("product", "called"), [("Docker", "4.3.1"), ("Podman", "Podman 4.3.1")])
+def test_record_tells_podman_from_docker(product: str, called: str) -> None:
+    facts = replace(HERE, product=product, version="4.3.1", api="1.41")
+    found = host.host_facts(facts, Hierarchies({}, "v1", Path("/")), GpuFacts())
+    assert (found.engine_version, found.engine_api) == (called, "1.41")

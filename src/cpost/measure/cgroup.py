@@ -21,6 +21,10 @@ UNIFIED = "unified"
 COMMAND_GROUP = "cpost-command"  # below a group of cpost's own, for a command that runs without a container
 _MEMORY_FILES = ("memory.usage_in_bytes", "memory.current")
 _READ = ("cpuacct", "cpu", "memory", "pids", "blkio", UNIFIED)
+# Podman's monitor of a container, in a group beside it: `conmon`, or with systemd a scope (libpod/oci_conmon_linux.go).
+_MONITORS = ("conmon", "libpod-conmon-")
+# With systemd crun keeps a container's processes in a group below the container's scope, as Podman asks of it.
+_CRUN_PROCESSES = "container"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,15 @@ class Group:
         return [*self.pids(), *(pid for child in self.children() for pid in child._all_pids())]
 
     def children(self) -> Iterator[Group]:
-        """The groups directly below this one, as one hierarchy has them: the one with the memory."""
+        """The groups directly below this one, but for those of an engine's monitor."""
+        return (group for name, group in self._below() if not name.startswith(_MONITORS))
+
+    def monitors(self) -> Iterator[Group]:
+        """The groups directly below this one that the engine made for a monitor of the container."""
+        return (group for name, group in self._below() if name.startswith(_MONITORS))
+
+    def _below(self) -> Iterator[tuple[str, Group]]:
+        """Groups and their names, as one hierarchy has them: the one with the memory."""
         path = self.directories.get("memory") or self.directories.get(UNIFIED)
         if path is None:
             return
@@ -136,21 +148,23 @@ class Group:
         except OSError:
             return
         for name in names:
-            yield self.child(name)
+            yield name, self.child(name)
+
+    def move_processes(self, to: Group) -> bool:
+        """Move this group's processes to a group that `make` has made; True when none is left that is counted here."""
+        counted = [(name, self.directories[name]) for name in _READ if name in self.directories]
+        for name, path in counted:
+            for pid in _processes(path):
+                _write(to.directories[name] / "cgroup.procs", str(pid))  # one that has ended is no loss
+        return not any(_processes(path) for _, path in counted)
 
     def pids(self) -> list[int]:
-        """Process ids directly in this group; empty where the group is gone.
+        """Process ids in this container's group; empty where the group is gone.
 
         A process outside this one's pid namespace has no number here (the kernel writes 0) and is left out.
         """
-        for path in self.directories.values():
-            try:
-                text = (path / "cgroup.procs").read_text()
-            except OSError:
-                continue
-            if text:
-                return [pid for line in text.split() if (pid := int(line))]
-        return []
+        paths = (path / below for below in ("", _CRUN_PROCESSES) for path in self.directories.values())
+        return next((pids for path in paths if (pids := _processes(path))), [])
 
 
 class Hierarchies:
@@ -262,7 +276,14 @@ def _write(path: Path, value: str) -> None:
     try:
         path.write_text(value)
     except OSError:
-        pass  # this kernel does not let us: the default stays
+        pass  # this kernel does not let us: what was stays
+
+
+def _processes(path: Path) -> list[int]:
+    try:
+        return [pid for line in (path / "cgroup.procs").read_text().split() if (pid := int(line))]
+    except OSError:
+        return []
 
 
 def _remove_tree(path: Path) -> bool:

@@ -50,8 +50,13 @@ _REMOVERS = (
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What the engine says of itself."""
+    """What the engine says of itself.
 
+    Attributes:
+        product: "Docker" or "Podman".
+    """
+
+    product: str
     version: str
     api: str
     storage_driver: str
@@ -122,7 +127,9 @@ class Engine:
         """Ask for version, drivers and storage."""
         with _call("info"):
             info, version = self._api.info(), self._api.version()
+        components = [str(each.get("Name", "")) for each in version.get("Components") or ()]
         return EngineFacts(
+            product="Podman" if any(name.startswith("Podman") for name in components) else "Docker",
             version=str(version.get("Version", "")),
             api=str(version.get("ApiVersion", "")),
             storage_driver=str(info.get("Driver", "")),
@@ -387,6 +394,8 @@ def _mapped(what: str, error: Exception) -> EngineError:
             hint = FREE_ENGINE_DISK
         if "select device driver" in reason:
             hint = "install the NVIDIA driver and container toolkit on this host, or take gpu out of the requests"
+        if "container-init binary" in reason:
+            hint = "install the init that Podman gives to containers: sudo apt-get install catatonit"
         if "address pools" in reason:
             hint = "remove unused networks (docker network prune; cpost clean for cpost's own), then start again"
         return EngineError(f"engine: {what}: {reason}", hint, status=error.status_code, reason=reason)

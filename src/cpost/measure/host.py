@@ -57,7 +57,7 @@ def host_facts(engine: EngineFacts | None, hierarchies: Hierarchies | None, gpus
     return replace(
         here,
         cgroup_driver=engine.cgroup_driver,
-        engine_version=engine.version,
+        engine_version=engine.version if engine.product == "Docker" else f"{engine.product} {engine.version}",
         engine_api=engine.api,
         storage_driver=engine.storage_driver,
     )

@@ -17,6 +17,7 @@ from cpost.measure.cgroup import Group, Hierarchies
 from cpost.measure.cleanup import remove_group
 from cpost.measure.engine import ContainerState, Engine, Owned
 from cpost.measure.gpu_watch import GpuWatch
+from cpost.measure.monitor import MonitorWatch
 from cpost.measure.outcome import NOT_STARTED_CODES, STOP_GRACE_NS, StepObserver, iso_time, sampling_warnings, verdict
 from cpost.measure.owner import LABEL_OPERATOR
 from cpost.measure.sampler import Sampler, SamplingProcess
@@ -40,6 +41,7 @@ class Bench:
         group_name: what the run's control groups are called; None where cpost may not make any.
         labels: on everything that is made.
         elsewhere: why the containers' counters cannot be read on this host; None where they may be.
+        monitored: the engine keeps a monitor beside each container: Podman.
     """
 
     engine: Engine
@@ -50,6 +52,7 @@ class Bench:
     network: str
     group_name: str | None
     cgroup_driver: str
+    monitored: bool
     period_ns: int
     interrupts: Interrupts
     gpus: GpuWatch
@@ -91,9 +94,11 @@ def _parent_group(step: Step, place: str, bench: Bench) -> Iterator[tuple[Group 
     name = f"{bench.group_name}_{place}"
     if bench.cgroup_driver == "systemd":
         name += ".slice"
-    group = bench.hierarchies.group(name)
+    group, aside = bench.hierarchies.group(name), _monitor_group(step, bench)
     try:
         group.make()
+        if bench.monitored:
+            aside.make()
         group.limit_memory(step.memory_limit_bytes)
     except OSError as error:
         raise HostError(
@@ -103,6 +108,12 @@ def _parent_group(step: Step, place: str, bench: Bench) -> Iterator[tuple[Group 
         yield group, name if name.endswith(".slice") else f"/{name}"
     finally:
         remove_group(name, group)
+        aside.remove()
+
+
+def _monitor_group(step: Step, bench: Bench) -> Group:
+    """Where the engine's monitor of the container is put aside."""
+    return bench.hierarchies.group(f"{bench.group_name}_{step.index}_monitor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,7 @@ class _Measurement:
         self._bench = bench
         self._observer = observer
         self._container = container
+        self._parent = parent
         self._events: queue.SimpleQueue[list[Sample] | _Ended | _Lost] = queue.SimpleQueue()
         self._sampler: Sampler | StatsSampler
         if bench.elsewhere is None:
@@ -152,7 +164,7 @@ class _Measurement:
     def _start(self) -> StepResult | None:
         """Start the container; returns a result where the operator's command could not be started."""
         try:
-            self._bench.engine.start(self._container)
+            self._start_container()
         except EngineLost:
             raise
         except EngineError as error:
@@ -167,6 +179,15 @@ class _Measurement:
         if self._bench.elsewhere is None and not (self._sampler.exact and self._sampler.started.wait(_LOOK_S)):
             self._attach()
         return None
+
+    def _start_container(self) -> None:
+        if self._parent is None or not self._bench.monitored:
+            self._bench.engine.start(self._container)
+            return
+        with MonitorWatch(self._parent, _monitor_group(self._step, self._bench)) as watch:
+            self._bench.engine.start(self._container)
+        if watch.counted:
+            self._warnings.append("Podman's monitor is counted with the operator: CPU and memory may be too high")
 
     def _attach(self) -> None:
         """Help the sampler where it cannot find the container from above."""
@@ -288,8 +309,8 @@ class _Measurement:
         outcome, cause = verdict(self._step, end.exit_code, state, totals, stopped_as=self._stopped_as)
         if lost and self._stopped_as is None:
             outcome, cause = Outcome.ENGINE_LOST, "the engine stopped and took the container with it"
-        if state is None and outcome is Outcome.FAILED:
-            cause = "the container was removed by somebody else"
+        if state is None and outcome in (Outcome.COMPLETED, Outcome.FAILED):  # Podman tells exit code 0 of such a one
+            outcome, cause = Outcome.FAILED, "the container was removed by somebody else"
         return self._outcome(outcome, cause, end.exit_code, totals)
 
     def _final_state(self, exit_code: int) -> tuple[ContainerState | None, bool]:
