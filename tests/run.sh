@@ -10,7 +10,7 @@ bin=$root/.venv/bin
 fail() { printf 'cpost set-up: %s\n  what to do: %s\n' "$1" "$2" >&2; exit 5; }
 heading() { printf '\n== %s\n' "$1"; }
 
-suites=(tests/unit tests/integration)
+suites=(tests/unit tests/elsewhere tests/integration)  # elsewhere early: it is under way while the first run
 if [ "${1:-}" = --unit ]; then
   suites=(tests/unit)
   shift
@@ -33,6 +33,8 @@ if [ ${#suites[@]} -gt 1 ]; then
   fi
   "$root/scripts/engine.sh"
   packages=(--image)
+  "$root/tests/vm/run" -p
+  "$root/tests/podman/run" -p
 fi
 "$root/scripts/packages.sh" "the tests" "${packages[@]}"
 

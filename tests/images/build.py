@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import tarfile
 import tempfile
@@ -102,7 +103,9 @@ def _add(
 def _import(client: docker.DockerClient, image: str, root: bytes, changes: list[str]) -> None:
     repository, _, tag = image.partition(":")
     settings = ["ENV PATH=/bin", "LABEL cpost-test=image", *changes]
-    client.api.import_image_from_data(root, repository=repository, tag=tag, changes=settings)
+    answer = client.api.import_image_from_data(root, changes=settings)
+    # Tagged apart: Podman's import takes a repository, but no tag.
+    client.api.tag(json.loads(answer.splitlines()[-1])["status"], repository, tag)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def nothing_left(host: Host, before: frozenset[str], decoys: Decoys) -> Iterator
     # What shows up only now is another session's and no affair of this test's.
     candidates = host.objects() - before
     gone = lambda: not candidates & host.objects()  # noqa: E731
-    harness.until(gone, f"removal of {sorted(candidates)}", within_s=10)
+    harness.until(gone, f"removal of {sorted(candidates)}", within_s=harness.REMOVAL_S)
     decoys.check()
 
 
@@ -76,7 +76,9 @@ def cpost(tmp_path: Path, nothing_left: None) -> Iterator[Cpost]:
     runner = Cpost(tmp_path)
     yield runner
     runner.end()
-    harness.until(lambda: not list(runner.temp.iterdir()), f"removal of what is in {runner.temp}", within_s=10)
+    harness.until(
+        lambda: not list(runner.temp.iterdir()), f"removal of what is in {runner.temp}", within_s=harness.REMOVAL_S
+    )
 
 
 @pytest.fixture(scope="session")

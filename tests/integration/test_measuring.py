@@ -10,10 +10,10 @@ import pytest
 
 from integration import harness
 from integration.conftest import Operator
-from integration.harness import Cpost, Done, Host, Record
+from integration.harness import Cpost, Done, Host, Record, everywhere
 
 MB = 10**6
-BURNS_MS = {"one-thread": 400, "two-threads": 800, "long-burn": 2500}
+BURNS_MS = {"blink": 30, "one-thread": 400, "two-threads": 800, "long-burn": 2500}
 TOUCHES_MB = {"small": 20, "large": 150, "spike": 90}
 ALL = [*BURNS_MS, *TOUCHES_MB, "brief", "instant", "shared", "shared-longer", "cached"]
 
@@ -28,6 +28,7 @@ def known(tmp_path_factory: pytest.TempPathFactory, op: Operator, before: object
     """One run of operators of known appetite."""
     folder = tmp_path_factory.mktemp("known")
     operators = [
+        op("blink", "appetite", "burn", str(BURNS_MS["blink"]), "1"),
         op("one-thread", "appetite", "burn", str(BURNS_MS["one-thread"]), "1"),
         op("two-threads", "appetite", "burn", str(BURNS_MS["two-threads"]), "2"),
         op("long-burn", "appetite", "burn", str(BURNS_MS["long-burn"]), "2"),
@@ -46,14 +47,16 @@ def known(tmp_path_factory: pytest.TempPathFactory, op: Operator, before: object
     return cpost("pipeline.yaml", "payload", "--json", "--metrics_dir", metrics_folder).ended(0)
 
 
+@everywhere
 @pytest.mark.parametrize("name", BURNS_MS)
 def test_cpu_total_is_what_was_burned(known: Done, name: str) -> None:
     burned_us = BURNS_MS[name] * 1000
     totals = known.operator(name)["result"]["totals"]
     assert totals["source"] == "kernel"
-    assert abs(totals["cpu_us"] - burned_us) <= max(burned_us // 100, 20_000)
+    assert abs(totals["cpu_us"] - burned_us) <= max(burned_us // 100, harness.CPU_SLACK_US)
 
 
+@pytest.mark.v2
 @pytest.mark.parametrize("name", BURNS_MS)
 def test_user_and_system_make_the_total(known: Done, name: str) -> None:
     totals = known.operator(name)["result"]["totals"]
@@ -61,6 +64,7 @@ def test_user_and_system_make_the_total(known: Done, name: str) -> None:
     assert parts == pytest.approx(totals["cpu_us"], rel=0.15, abs=50_000)  # cgroup v1 splits in timer ticks
 
 
+@everywhere
 @pytest.mark.parametrize("name", TOUCHES_MB)
 def test_peak_is_what_was_touched(known: Done, name: str) -> None:
     touched = TOUCHES_MB[name] * MB
@@ -69,20 +73,23 @@ def test_peak_is_what_was_touched(known: Done, name: str) -> None:
     assert found["usage"]["memory_bytes"]["maximum"] == found["result"]["totals"]["memory_peak_bytes"]
 
 
+@everywhere
 @pytest.mark.parametrize("name", ["brief", "instant"])
 def test_short_operator_has_totals_and_a_row(known: Done, name: str) -> None:
     result = known.operator(name)["result"]
     assert (result["outcome"], result["exit_code"]) == ("completed", 0)
-    assert 0 < result["totals"]["cpu_us"] < 50_000
+    assert 0 < result["totals"]["cpu_us"] < 30_000 + harness.CPU_SLACK_US
     assert 0 < result["totals"]["memory_peak_bytes"] < 8 * MB
     assert name in known.err.splitlines()[-1] or any(name in line and "|" in line for line in known.err.splitlines())
 
 
+@everywhere
 def test_brief_operator_has_its_wall_time(known: Done) -> None:
     wall_ns = known.operator("brief")["result"]["wall_ns"]
     assert 29e6 < wall_ns < 1e9
 
 
+@everywhere
 def test_shared_memory_counts(known: Done) -> None:
     found = known.operator("shared")
     assert found["result"]["totals"]["memory_peak_bytes"] >= 40 * MB
@@ -99,11 +106,13 @@ def test_the_size_of_dev_shm_is_recommended(known: Done) -> None:
     assert known.operator("small")["usage"]["dev_shm_peak_bytes"] in (0, None)
 
 
+@everywhere
 @pytest.mark.parametrize("name", TOUCHES_MB)
 def test_need_is_at_least_what_was_touched(known: Done, name: str) -> None:
     assert known.operator(name)["usage"]["need_peak_bytes"] >= TOUCHES_MB[name] * MB
 
 
+@everywhere
 def test_page_cache_is_told_from_need(known: Done) -> None:
     found = known.operator("cached")  # it lives so long because memory.stat may lag by 2 s
     assert 60 * MB <= found["result"]["totals"]["memory_peak_bytes"] <= 66 * MB
@@ -111,6 +120,7 @@ def test_page_cache_is_told_from_need(known: Done) -> None:
     assert 55 * MB <= found["usage"]["cache_peak_bytes"] <= 66 * MB
 
 
+@everywhere
 @pytest.mark.parametrize("name", ALL)
 def test_average_cpu_is_total_over_wall_time(known: Done, name: str) -> None:
     found = known.operator(name)
@@ -118,6 +128,7 @@ def test_average_cpu_is_total_over_wall_time(known: Done, name: str) -> None:
     assert found["usage"]["cpu_pct"]["average"] == pytest.approx(cpu_us * 1e3 / wall_ns * 100, rel=0.02, abs=0.1)
 
 
+@everywhere
 @pytest.mark.parametrize("name", ALL)
 def test_statistics_are_in_order(known: Done, name: str) -> None:
     usage = known.operator(name)["usage"]
@@ -127,6 +138,7 @@ def test_statistics_are_in_order(known: Done, name: str) -> None:
         assert each["average"] is None or each["average"] <= each["maximum"] * 1.0001
 
 
+@everywhere
 @pytest.mark.parametrize("name", ALL)
 def test_recommendation_follows_the_rule_of_policy_peak(known: Done, name: str) -> None:
     found = known.operator(name)
@@ -137,14 +149,17 @@ def test_recommendation_follows_the_rule_of_policy_peak(known: Done, name: str) 
     assert requests["memory_bytes"] == -(-(usage["memory_bytes"]["maximum"] + 100 * MB) // (256 * MB)) * 256 * MB
 
 
+@everywhere
 def test_sampler_reports_on_itself(known: Done) -> None:
     sampling = known.operator("long-burn")["result"]["sampling"]
     assert sampling["period_ns"] == 10_000_000
     assert 0 < sampling["samples"] <= sampling["ticks_due"] + 2
     assert 0 <= sampling["ticks_missed"] <= sampling["ticks_due"]
-    assert sampling["sampler_cpu_us"] > 0
+    # User-mode Linux counts whole ticks, and the sampler, woken by the tick, is done before the next one.
+    assert sampling["sampler_cpu_us"] >= (0 if harness.IN_UML else 1)
 
 
+@everywhere
 @pytest.mark.parametrize("name", ["long-burn", "large"])
 def test_series_ends_at_the_totals(known: Done, metrics_folder: Path, name: str) -> None:
     found = known.operator(name)
@@ -188,6 +203,7 @@ def test_policies_never_give_less_memory_than_was_seen(measure: Callable[..., Do
     assert advice["requests"]["memory_bytes"] >= done.operator("a")["usage"]["need_peak_bytes"] > 0
 
 
+@everywhere
 def test_operator_killed_for_memory(measure: Callable[..., Done], op: Operator) -> None:
     done = measure(op("greedy", "appetite", "hog"), options=("--memory_limit", "64MB")).ended(1)
     found = done.operator("greedy")
@@ -199,6 +215,7 @@ def test_operator_killed_for_memory(measure: Callable[..., Done], op: Operator) 
     assert "(Non-zero exitcode)" in done.err
 
 
+@everywhere
 def test_child_killed_for_memory_is_told(measure: Callable[..., Done], op: Operator) -> None:
     done = measure(op("parent", "appetite", "child", "hog"), options=("--memory_limit", "64MB")).ended(0)
     found = done.operator("parent")
@@ -208,6 +225,7 @@ def test_child_killed_for_memory_is_told(measure: Callable[..., Done], op: Opera
     assert any("memory" in each.lower() and "kill" in each.lower() for each in words), words
 
 
+@pytest.mark.podman
 def test_memory_kill_at_once_is_told(measure: Callable[..., Done], op: Operator) -> None:
     quick = ("sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1")
     done = measure(op("quick", *quick), options=("--memory_limit", "32MB")).ended(1)
@@ -236,6 +254,7 @@ def test_memory_kills_are_told_from_other_kills_however_many_at_a_time(
         assert done.operator("d-child")["recommendation"]["status"] == "refused"
 
 
+@pytest.mark.podman
 def test_kill_by_signal_is_no_memory_kill(measure: Callable[..., Done], op: Operator) -> None:
     done = measure(op("killed", "sh", "-c", "kill -9 $$")).ended(1)
     result = done.operator("killed")["result"]
@@ -243,6 +262,7 @@ def test_kill_by_signal_is_no_memory_kill(measure: Callable[..., Done], op: Oper
     assert result["totals"]["oom_kills"] == 0
 
 
+@everywhere
 def test_limit_is_a_ceiling_without_swap(
     cpost: Cpost, op: Operator, pipeline: Callable[..., Path], payload: Path, host: Host, image: str
 ) -> None:
@@ -250,7 +270,7 @@ def test_limit_is_a_ceiling_without_swap(
     container = harness.until(lambda: host.live(image, running.process.pid), "the operator's container")[0]
     limits: Record = container.attrs["HostConfig"]
     assert limits["Memory"] == 100 * MB
-    assert limits["MemorySwap"] == 100 * MB
+    assert limits["MemorySwap"] == 100 * MB or host.swap_limits(container) == {0}
     running.wait().ended(0)
 
 

@@ -128,7 +128,8 @@ def in_the_middle(start_long: Callable[..., Running]) -> Running:
     return start_long()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.podman
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.v2), signal.SIGTERM])
 def test_what_is_known_so_far_is_kept(in_the_middle: Running, metrics: Path, signum: signal.Signals) -> None:
     os.killpg(in_the_middle.process.pid, signum)
     done = in_the_middle.wait().ended(128 + signum)
@@ -159,7 +160,8 @@ def test_second_signal_skips_the_grace(start_long: Callable[..., Running]) -> No
     assert time.monotonic() - began < 4, "the grace is 5 s"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.podman
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGKILL, marks=pytest.mark.v2), signal.SIGHUP])
 def test_killed_run_leaves_its_rows(in_the_middle: Running, metrics: Path, signum: signal.Signals) -> None:
     in_the_middle.signal(signum)
     done = in_the_middle.wait()
@@ -182,6 +184,7 @@ def test_stopped_and_continued(in_the_middle: Running, metrics: Path) -> None:
     assert second["result"]["sampling"]["ticks_missed"] > 50
 
 
+@pytest.mark.podman
 def test_guard_ends_with_the_run(in_the_middle: Running) -> None:
     guards = in_the_middle.guards()
     assert guards
