@@ -87,6 +87,7 @@ class Place:
             network="n",
             group_name=None,
             cgroup_driver="cgroupfs",
+            monitored=False,
             period_ns=10**7,
             interrupts=self.interrupts,
             gpus=NO_GPUS,
@@ -256,7 +257,7 @@ def test_what_is_made_for_a_later_run_has_a_name_of_its_own() -> None:
 
     engine: Any = Engine()
     nothing: Any = None
-    bench = Bench(engine, nothing, nothing, "r", {}, "n", None, "cgroupfs", 10**7, Interrupts(), NO_GPUS)
+    bench = Bench(engine, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
     for index in range(2):
         for earlier in range(12):
             with pytest.raises(EngineError):
@@ -273,7 +274,7 @@ def test_what_is_made_for_a_later_run_has_a_name_of_its_own() -> None:
 )
 def test_a_full_dev_shm_is_told(size: int, peak: int | None, full: bool) -> None:
     nothing: Any = None
-    bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", 10**7, Interrupts(), NO_GPUS)
+    bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
     containers = Containers(bench, nothing, {}, ())
     told = list(containers.remarks(step(shm_bytes=size), usage(dev_shm_peak_bytes=peak)))
     assert [line for line in told if "/dev/shm was full" in line] == told
