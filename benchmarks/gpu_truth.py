@@ -21,8 +21,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cpost.gpu_model import Gpu
 from cpost.measure.gpu_watch import GpuFacts, GpuWatch
+from cpost.model.gpu import Gpu
 
 MIB = 2**20
 AIM_BYTES = 64 * MIB

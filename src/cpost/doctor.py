@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from cpost.errors import HostError
-from cpost.gpu_model import Gpu
 from cpost.measure import host
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine, EngineFacts
 from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.owner import Owner, new_run_id
 from cpost.measure.stats import STATS_WARNING
+from cpost.model.gpu import Gpu
 from cpost.units import MB, MIB
 
 _LITTLE_DISK_BYTES = 5000 * MB

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-from cpost.gpu_model import BusySpan, Gpu, GpuLook, GpuMemorySource, GpuReading, GpuUsage
+from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuMemorySource, GpuReading, GpuUsage
 from cpost.units import MIB, NS_PER_S, format_mb, format_seconds
 from cpost.usage import Histogram
 

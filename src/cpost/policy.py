@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import (
     ENGINE_STATS,
     PROCESS_TREE,
@@ -23,6 +22,7 @@ from cpost.model import (
     StepResult,
     Usage,
 )
+from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
 
 _DEFAULT_DEV_SHM_BYTES = 64 * MIB

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from cpost.gpu_model import Gpu, GpuLook, GpuReading, GpuUsage
 from cpost.gpu_usage import GpuBuilder
 from cpost.model import OperatorRecord, Run, Sample, Step, StepResult, Usage
+from cpost.model.gpu import Gpu, GpuLook, GpuReading, GpuUsage
 from cpost.report import spreadsheet
 from cpost.store import RunFolder
 from cpost.usage import UsageBuilder

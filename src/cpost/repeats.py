@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 from cpost import gpu_usage, spread
-from cpost.gpu_model import Gpu
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.outcome import StepObserver
@@ -29,6 +28,7 @@ from cpost.model import (
     StepResult,
     Usage,
 )
+from cpost.model.gpu import Gpu
 from cpost.outputs import OutputFolders
 from cpost.policy import recommend, recommend_worst
 from cpost.recorder import Audience, GpuRecorder, Recorder

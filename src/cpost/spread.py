@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import Doubt, Outcome, Repeat, RepeatKind, Spread, Spreads, Statistic, Usage
+from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.units import MB, NS_PER_S, US_PER_S, format_mb, format_percent, format_seconds
 
 _Read = Callable[[Repeat], float | None]

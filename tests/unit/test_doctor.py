@@ -11,9 +11,9 @@ import pytest
 from cpost import doctor
 from cpost.doctor import Finding, Verdict
 from cpost.errors import HostError
-from cpost.gpu_model import Gpu
 from cpost.measure.engine import EngineFacts
 from cpost.measure.gpu_watch import GpuFacts
+from cpost.model.gpu import Gpu
 
 GPUS = GpuFacts((Gpu("GPU-a", "A100", 40 * 2**30), Gpu("MIG-b", "A100 MIG 1g.5gb")), "550")
 FACTS = EngineFacts("Docker", "20.10.24", "1.41", "overlay2", "cgroupfs", "2", "/", "host", rootless=False)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from builders import MB, MS
 
-from cpost.gpu_model import BusySpan, Gpu, GpuLook, GpuMemorySource, GpuReading, GpuUsage, busiest, fullest
 from cpost.gpu_usage import GpuBuilder, remarks
+from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuMemorySource, GpuReading, GpuUsage, busiest, fullest
 
 AT = 1_700_000_000 * 10**9
 GB = 1000 * MB

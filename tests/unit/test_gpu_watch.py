@@ -14,9 +14,9 @@ from builders import step
 
 import fake_nvml
 from cpost.errors import HostError
-from cpost.gpu_model import Gpu, GpuLook
 from cpost.measure import gpu_watch
 from cpost.measure.gpu_watch import GpuFacts, GpuWatch, gpu_facts, require_gpus
+from cpost.model.gpu import Gpu, GpuLook
 
 MB = 10**6
 A100 = "device GPU-a 40000 500 A100"

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from cpost.gpu_model import Gpu, GpuReading
 from cpost.measure.nvml import Driver, GpuMeter, NoDriverError
+from cpost.model.gpu import Gpu, GpuReading
 
 MB = 10**6
 GB = 1000 * MB

@@ -9,7 +9,6 @@ from builders import repeat, result, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import (
     Advice,
     Outcome,
@@ -20,6 +19,7 @@ from cpost.model import (
     Statistic,
     Usage,
 )
+from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.policy import POLICIES, recommend, recommend_worst
 
 MB = 10**6

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from builders import MB, MS, result, sample, totals
 
-from cpost.gpu_model import BusySpan, Gpu, GpuLook, GpuReading
 from cpost.model import Sample, StepResult, Usage
+from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuReading
 from cpost.recorder import GpuRecorder, Recorder
 from cpost.store import RunFolder
 

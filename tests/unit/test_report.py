@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 import pytest
 from builders import MB, REFUSED, advice, operator, pipeline, record, repeat, result, step, totals, usage
 
-from cpost.gpu_model import GpuUsage
 from cpost.model import (
     Input,
     Mount,
@@ -23,6 +22,7 @@ from cpost.model import (
     Spreads,
     Statistic,
 )
+from cpost.model.gpu import GpuUsage
 from cpost.plan import make_plan
 from cpost.report.tables import (
     banner,

@@ -11,8 +11,8 @@ from builders import MB, MS, repeat, result, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.gpu_model import GpuMemorySource, GpuUsage
 from cpost.model import Outcome, Repeat, RepeatKind, Spread, Statistic, Usage
+from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.spread import doubts, joined, measured, spread, spreads
 
 FIGURES = st.none() | st.floats(0, 1e15)

@@ -12,7 +12,6 @@ from builders import MB, MS, REFUSED, advice, record, repeat, result, sample, to
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.gpu_model import GpuUsage
 from cpost.model import (
     Detail,
     Doubt,
@@ -26,6 +25,7 @@ from cpost.model import (
     Spreads,
     Statistic,
 )
+from cpost.model.gpu import GpuUsage
 from cpost.report.spreadsheet import (
     SERIES_COLUMNS,
     SUMMARY_COLUMNS,

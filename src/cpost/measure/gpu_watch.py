@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cpost.errors import HostError
-from cpost.gpu_model import Gpu, GpuLook
 from cpost.model import Step
+from cpost.model.gpu import Gpu, GpuLook
 
 if TYPE_CHECKING:
     from cpost.measure.nvml import Driver

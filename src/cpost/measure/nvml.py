@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from cpost.gpu_model import BusySpan, Gpu, GpuReading
+from cpost.model.gpu import BusySpan, Gpu, GpuReading
 from cpost.units import NS_PER_S, NS_PER_US
 
 T = TypeVar("T")

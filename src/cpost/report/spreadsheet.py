@@ -10,8 +10,8 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from cpost.gpu_model import GpuReading, busiest, fullest
 from cpost.model import Advice, Detail, OperatorRecord, RepeatKind, Resources, Sample, Spread, Statistic, Usage
+from cpost.model.gpu import GpuReading, busiest, fullest
 from cpost.units import MB, NS_PER_S, US_PER_S
 
 SERIES_COLUMNS = (

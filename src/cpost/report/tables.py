@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
-from cpost.gpu_model import busiest, fullest
 from cpost.model import (
     ENGINE_STATS,
     PROCESS_TREE,
@@ -25,6 +24,7 @@ from cpost.model import (
     Step,
     Usage,
 )
+from cpost.model.gpu import busiest, fullest
 from cpost.terminal import visible
 from cpost.units import MB, NS_PER_S, US_PER_S, format_cores, format_mb, format_percent, round_up
 

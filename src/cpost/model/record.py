@@ -1,0 +1,172 @@
+"""The record of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from cpost.model.definition import Resources
+from cpost.model.gpu import Gpu
+from cpost.model.readings import StepResult
+from cpost.model.sizing import Recommendation, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """The machine and the engine that a run was measured on."""
+
+    hostname: str = ""
+    kernel: str = ""
+    architecture: str = ""
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    swap_bytes: int | None = None
+    cgroup_layout: str = ""
+    cgroup_driver: str = ""
+    engine_version: str = ""
+    engine_api: str = ""
+    storage_driver: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    gpu_driver: str = ""
+
+
+class RepeatKind(str, Enum):
+    """What a repeat is for: a warm-up's figures are kept, but nothing follows from them."""
+
+    WARMUP = "warmup"
+    MEASURED = "measured"
+
+    def nth(self, number: int, planned: int) -> str:
+        """What people read: "repeat 2 of 5", "warm-up 1 of 1"."""
+        return f"{'warm-up' if self is RepeatKind.WARMUP else 'repeat'} {number} of {planned}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One of several runs of an operator.
+
+    Attributes:
+        number: place among those of its kind, from 1.
+        planned: how many of its kind were asked for.
+        cold: it was the operator's first in this run, so its image and inputs may have come from the disk and been
+            charged to it; how much did is in `result.totals.io_read_bytes`, where that is known.
+    """
+
+    kind: RepeatKind
+    number: int
+    planned: int
+    cold: bool
+    result: StepResult
+    usage: Usage | None = None
+    series_file: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people read, see `RepeatKind.nth`."""
+        return self.kind.nth(self.number, self.planned)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One figure over the measured repeats that ended well and had it."""
+
+    minimum: float
+    median: float
+    maximum: float
+    count: int
+
+    @property
+    def share(self) -> float | None:
+        """From the lowest to the highest, as a share of the median; None where the median is 0 and others are not."""
+        width = self.maximum - self.minimum
+        return width / self.median if self.median else None if width else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spreads:
+    """The figures that are looked at over repeats; None = no two repeats had it. Units and meanings as in `Usage`."""
+
+    wall_ns: Spread | None = None
+    cpu_us: Spread | None = None
+    cpu_average_pct: Spread | None = None
+    cpu_maximum_pct: Spread | None = None
+    memory_peak_bytes: Spread | None = None
+    need_peak_bytes: Spread | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why repeats may say less than they seem to, and what to do: one line each."""
+
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRecord:
+    """One operator of a run: what was declared, what happened, what it means, what is recommended.
+
+    Attributes:
+        result: of the last run of the operator; `series_file` is that one's too, and so are the outputs.
+        usage: over repeats: the median of their averages, and the highest of everything else.
+        repeats: all runs of the operator in their order, warm-ups included; empty where it was run just once.
+        spreads: None where no two measured repeats ended well and have a figure.
+    """
+
+    operator: str
+    image: str
+    declared: Resources
+    result: StepResult
+    recommendation: Recommendation
+    usage: Usage | None = None
+    series_file: str = ""
+    repeats: tuple[Repeat, ...] = ()
+    spreads: Spreads | None = None
+    doubts: tuple[Doubt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose for a run; kept in the record.
+
+    Attributes:
+        repeat: how often each operator is run and measured.
+        warmup: how often before that, without any say in the recommendation.
+    """
+
+    period_ns: int = 10 * 10**6
+    window_ns: int = 200 * 10**6
+    policy: str = "peak"
+    timeout_ns: int | None = None
+    shm_bytes: int = 2**30
+    memory_limit_bytes: int | None = None
+    pids_limit: int = 8192
+    on_failure: str = "none"
+    input_dir: str = ""
+    metrics_dir: str | None = None
+    outputs_dir: str | None = None
+    models_dir: str | None = None
+    overwrite: bool = False
+    no_gpu: bool = False
+    repeat: int = 1
+    warmup: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The record of one whole execution of a pipeline; `complete` is False where it ended before its last step."""
+
+    schema_version: int
+    run_id: str
+    cpost_version: str
+    created_at: str
+    pipeline_name: str
+    pipeline_file: str
+    pipeline_digest: str
+    host: HostFacts
+    options: Options
+    operators: tuple[OperatorRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
+    complete: bool = False
+    stopped_by: str = ""
+    ended_at: str = field(default="")
