@@ -72,7 +72,7 @@ def test_container_is_made_as_promised(live: Live, cpost: Cpost, client: docker.
     assert "NVIDIA_CLARA_NOSYNCLOCK=1" in live.config["Env"]
 
 
-@everywhere
+@pytest.mark.podman
 def test_operator_finds_what_was_promised(measure: Measure, op: Operator, tmp_path: Path) -> None:
     look = "cat /proc/1/comm; df -k /dev/shm; cat /proc/1/status; env; touch /input/x || echo read-only"
     curious = op(

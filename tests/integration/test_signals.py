@@ -161,7 +161,7 @@ def test_second_signal_skips_the_grace(start_long: Callable[..., Running]) -> No
 
 
 @pytest.mark.podman
-@pytest.mark.parametrize("signum", [pytest.param(signal.SIGKILL, marks=pytest.mark.v2), signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP])
 def test_killed_run_leaves_its_rows(in_the_middle: Running, metrics: Path, signum: signal.Signals) -> None:
     in_the_middle.signal(signum)
     done = in_the_middle.wait()
