@@ -15,7 +15,7 @@ import click
 
 import cpost
 from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, StoreError, UsageError
-from cpost.units import parse_bytes, parse_duration_ns
+from cpost.units import parse_bytes, parse_duration_ns, whole_pages
 
 if TYPE_CHECKING:
     from cpost.model import Options, Run
@@ -43,7 +43,7 @@ _PERIOD = _quantity(parse_duration_ns, "duration", "1ms", "10s")
 _WINDOW = _quantity(parse_duration_ns, "duration", "10ms", "60s")
 _TIMEOUT = _quantity(parse_duration_ns, "duration", "1ms")
 _SHM_SIZE = _quantity(parse_bytes, "size", "4KiB")
-_MEMORY_LIMIT = _quantity(parse_bytes, "size", "6MiB")  # the engine refuses less
+_MEMORY_LIMIT = _quantity(lambda text: whole_pages(parse_bytes(text)), "size", "6MiB")  # the engine refuses less
 _MOST_REPEATS = 1000
 
 

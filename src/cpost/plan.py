@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import PurePath
 
 from cpost.model import Input, Mount, Operator, Options, Pipeline, Plan, Step
-from cpost.units import MIB
+from cpost.units import MIB, whole_pages
 
 # Set for every operator: Clara's base image waits for lock files of the platform without it.
 _NO_SYNC_LOCK = ("NVIDIA_CLARA_NOSYNCLOCK", "1")
@@ -26,7 +26,7 @@ def make_plan(
         work_dir: where each operator gets a folder for its outputs.
         host_memory_bytes: the host's memory; sets the ceiling where the options set none.
     """
-    limit_bytes = options.memory_limit_bytes or host_ceiling_bytes(host_memory_bytes)
+    limit_bytes = options.memory_limit_bytes or whole_pages(host_ceiling_bytes(host_memory_bytes))
     steps = [
         _make_step(index, operator, input_dir, work_dir, options, limit_bytes)
         for index, operator in enumerate(execution_order(pipeline.operators))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import math
+import mmap
 import re
 import time
 from decimal import Decimal
@@ -35,6 +36,11 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])
 def round_up(value: int, step: int) -> int:
     """Round an integer up to the next multiple of `step` (both in the same unit)."""
     return -(-value // step) * step
+
+
+def whole_pages(size_bytes: int) -> int:
+    """A memory limit as the kernel will take it: rounded down to pages."""
+    return size_bytes - size_bytes % mmap.PAGESIZE
 
 
 def parse_bytes(text: str) -> int:

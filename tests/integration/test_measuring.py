@@ -263,14 +263,21 @@ def test_kill_by_signal_is_no_memory_kill(measure: Callable[..., Done], op: Oper
 
 
 @everywhere
+def test_cache_up_to_the_limit_is_no_need_for_it_but_gets_no_number(measure: Callable[..., Done], op: Operator) -> None:
+    """No page size divides this limit; the kernel rounds it down."""
+    fill = op("filling", "sh", "-c", "head -c 90000000 /dev/zero >/tmp/x")
+    done = measure(fill, options=("--memory_limit", "60MB")).ended(0)
+    refused_with_reason(done.operator("filling"), "limit")
+
+
 def test_limit_is_a_ceiling_without_swap(
     cpost: Cpost, op: Operator, pipeline: Callable[..., Path], payload: Path, host: Host, image: str
 ) -> None:
     running = cpost.start(pipeline(op("a", "sleep", "2")), payload, "--memory_limit", "100MB")
     container = harness.until(lambda: host.live(image, running.process.pid), "the operator's container")[0]
     limits: Record = container.attrs["HostConfig"]
-    assert limits["Memory"] == 100 * MB
-    assert limits["MemorySwap"] == 100 * MB or host.swap_limits(container) == {0}
+    assert limits["Memory"] == 100 * MB - 100 * MB % 4096  # as the kernel takes it: whole pages
+    assert limits["MemorySwap"] == limits["Memory"] or host.swap_limits(container) == {0}
     running.wait().ended(0)
 
 

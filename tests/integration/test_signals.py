@@ -172,7 +172,7 @@ def test_killed_run_leaves_its_rows(in_the_middle: Running, metrics: Path, signu
         assert harness.load_run(metrics)["complete"] is False
 
 
-def test_stopped_and_continued(in_the_middle: Running, metrics: Path) -> None:
+def test_sampling_goes_on_while_cpost_stands_still(in_the_middle: Running, metrics: Path) -> None:
     in_the_middle.signal(signal.SIGSTOP)
     time.sleep(1)
     in_the_middle.signal(signal.SIGCONT)
@@ -180,8 +180,24 @@ def test_stopped_and_continued(in_the_middle: Running, metrics: Path) -> None:
     in_the_middle.signal(signal.SIGTERM)
     in_the_middle.wait().ended(143)
     (second,) = (each for each in harness.load_run(metrics)["operators"] if each["operator"] == "second")
-    assert second["result"]["sampling"]["longest_gap_ns"] > 0.8e9
-    assert second["result"]["sampling"]["ticks_missed"] > 50
+    sampling = second["result"]["sampling"]
+    assert sampling["longest_gap_ns"] < 1e9
+    assert sampling["ticks_due"] > 100
+    assert len(harness.rows_of(metrics / second["series_file"])) == sampling["samples"]
+
+
+def test_a_frozen_sampler_shows_as_a_gap(in_the_middle: Running, metrics: Path) -> None:
+    (sampler,) = (each for each in in_the_middle.guards() if any("sampling" in word for word in each.cmdline()))
+    sampler.suspend()
+    time.sleep(2)
+    sampler.resume()
+    time.sleep(0.3)
+    in_the_middle.signal(signal.SIGTERM)
+    done = in_the_middle.wait().ended(143)
+    (second,) = (each for each in harness.load_run(metrics)["operators"] if each["operator"] == "second")
+    assert second["result"]["sampling"]["longest_gap_ns"] > 1.8e9
+    assert second["result"]["sampling"]["ticks_missed"] > 150
+    assert "the sampler was held up" in done.err
 
 
 @pytest.mark.podman

@@ -95,7 +95,7 @@ def test_every_option_gets_to_the_session(session: Session, monkeypatch: pytest.
         policy="p95",
         timeout_ns=120 * 10**9,
         shm_bytes=64 * 2**20,
-        memory_limit_bytes=1_500_000_000,
+        memory_limit_bytes=1_499_996_160,  # whole pages
         on_failure="stop",
         input_dir="in",
         metrics_dir="m",
@@ -342,7 +342,7 @@ def test_every_option_gets_to_the_command_s_session(one: CommandSession, monkeyp
             window_ns=10**9,
             policy="p99",
             timeout_ns=120 * 10**9,
-            memory_limit_bytes=10**9,
+            memory_limit_bytes=999_997_440,  # whole pages
             metrics_dir="m",
             overwrite=True,
         ),

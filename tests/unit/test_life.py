@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 
 import pytest
 from rig import MIB, PERIOD, Rig
 
+from cpost.measure import life
 from cpost.measure.life import LifeWatch
 from cpost.model import Sample
 
@@ -126,6 +128,46 @@ def test_an_operator_that_came_and_went_between_two_looks_has_totals(
     assert totals.source == "kernel"
     assert totals.cpu_us + (totals.startup_cpu_us or 0) == 9000
     assert rig.samples
+
+
+@pytest.mark.parametrize("command", ["execute.sh", "crunch", "runcpu", "cpost-executor", "conmonitor"])
+def test_a_command_whose_name_begins_like_a_runtime_s_is_none(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("cpost.measure.life._command", lambda _pid: command)
+    rig.kernel_says(cpu=1000)
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    rig.container_runs()
+    assert sampler.started.wait(10)
+    rig.kernel_says(cpu=9000)
+    assert rig.ends(sampler).cpu_us == 8000
+
+
+def test_the_runtime_s_process_is_the_main_one_whatever_the_numbers(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers begin anew after the highest, so a child may have a lower one."""
+    looked = threading.Event()
+    commands = {rig.child.pid: "runc:[2:INIT]"}
+
+    def commands_of(pid: int) -> str:
+        looked.set()
+        return commands[pid]
+
+    monkeypatch.setattr("cpost.measure.life._command", commands_of)
+    rig.kernel_says()
+    rig.container_runs()
+    sampler = rig.sampler(rig.own)
+    sampler.start()
+    assert looked.wait(10)
+    commands.update({rig.child.pid: "cat", 2: "its child"})
+    (rig.root / "cg/own/container/cgroup.procs").write_text(f"2\n{rig.child.pid}\n")
+    assert sampler.started.wait(10)
+    rig.ends(sampler)  # would not come back if the other process were watched
+
+
+def test_where_the_scheduler_does_not_count_the_last_look_is_the_baseline() -> None:
+    assert life._run_time_us([]) is None
+    assert (life._run_time_us([os.getpid()]) or 0) > 0
 
 
 def test_the_init_s_own_start_is_the_runtime_s(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

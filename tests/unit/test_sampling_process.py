@@ -147,6 +147,22 @@ def test_a_sampler_that_was_killed_is_told_and_the_next_step_gets_another(proces
     assert process.pid != pid
 
 
+def test_a_late_answer_is_not_taken_for_the_next_step_s(process: SamplingProcess, rig: Rig) -> None:
+    rig.kernel_says(cpu=1000)
+    first = begin(process, rig)
+    rig.kernel_says(cpu=500_000)
+    frozen = process.pid
+    os.kill(frozen, signal.SIGSTOP)
+    first.stop(0.2)
+    assert "does not answer" in first.error
+    second = begin(process, rig)
+    assert process.pid != frozen
+    end(rig, second)
+    totals = second.totals()
+    assert totals is not None
+    assert (totals.startup_cpu_us, totals.cpu_us, second.error) == (500_000, 0, "")
+
+
 def test_signals_of_the_terminal_do_not_reach_it(process: SamplingProcess, rig: Rig) -> None:
     rig.kernel_says()
     sampler = begin(process, rig)
@@ -158,17 +174,19 @@ def test_signals_of_the_terminal_do_not_reach_it(process: SamplingProcess, rig: 
 
 
 def test_nothing_is_lost_while_nobody_takes_the_samples(rig: Rig, tmp_path: Path) -> None:
-    """The reader stands still for longer than its pipe is deep; the sampler goes on at its pace."""
+    """The reader stands still for longer than its pipe is deep, which is a page; the sampler goes on at its pace."""
     rig.kernel_says()
     script = tmp_path / "reader.py"
     script.write_text(
-        "import sys, time, pickle\n"
+        "import fcntl, sys\n"
         "from pathlib import Path\n"
         "from cpost.measure.cgroup import Hierarchies\n"
         "from cpost.measure.sampler import Sampler, SamplingProcess\n"
         "hierarchies = Hierarchies.read(Path(sys.argv[1]))\n"
         "samples = []\n"
         "with SamplingProcess() as process:\n"
+        "    process._ready.wait(10)\n"
+        "    assert fcntl.fcntl(process._process.stdout, fcntl.F_SETPIPE_SZ, 4096) == 4096\n"
         "    sampler = Sampler(process, hierarchies, hierarchies.group('own'), 1_000_000, samples.extend)\n"
         "    sampler.start()\n"
         "    sampler.started.wait(10)\n"

@@ -19,6 +19,11 @@ BURN = "import time\nwhile time.process_time() < {s}: pass\n"
 PERIOD = 5 * 10**6
 
 
+def others(*kin: int) -> tuple[int, ...]:
+    """Children of this process, such as tests that run elsewhere at the same time, but for these."""
+    return tuple(child.pid for child in psutil.Process().children() if child.pid not in kin)
+
+
 @pytest.fixture
 def family() -> Iterator[subprocess.Popen[bytes]]:
     """A shell that waits, with a child that has burned 200 ms and lives, and one that has burned 100 ms and is gone."""
@@ -34,7 +39,7 @@ def family() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_the_living_and_the_waited_for_are_summed_up(family: subprocess.Popen[bytes]) -> None:
-    meter = TreeMeter(family.pid, ())
+    meter = TreeMeter(family.pid, others(family.pid))
     look = meter.look(detailed=True)
     assert look is not None
     sample = meter.sample(7, look, 10**9)
@@ -49,7 +54,7 @@ def test_the_living_and_the_waited_for_are_summed_up(family: subprocess.Popen[by
 
 def test_other_children_of_this_process_do_not_count(family: subprocess.Popen[bytes]) -> None:
     with subprocess.Popen(["sleep", "100"]) as other:
-        meter = TreeMeter(family.pid, (other.pid,))
+        meter = TreeMeter(family.pid, others(family.pid))
         sample = meter.look(detailed=True)
         assert sample is not None
         assert sample.pids == 2
@@ -57,7 +62,7 @@ def test_other_children_of_this_process_do_not_count(family: subprocess.Popen[by
 
 
 def test_counters_never_go_backwards(family: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = TreeMeter(family.pid, ())
+    meter = TreeMeter(family.pid, others(family.pid))
     before = meter.look(detailed=False)
     monkeypatch.setattr(tree, "process_cpu_us", lambda _: 0)
     after = meter.look(detailed=False)
@@ -69,7 +74,7 @@ def test_counters_never_go_backwards(family: subprocess.Popen[bytes], monkeypatc
 def test_nothing_is_read_of_what_is_gone() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    assert TreeMeter(gone.pid, ()).look(detailed=True) is None
+    assert TreeMeter(gone.pid, others()).look(detailed=True) is None
 
 
 def test_a_whole_life() -> None:
@@ -84,7 +89,7 @@ def test_a_whole_life() -> None:
         time.sleep(0.01)
     time.sleep(0.2)
     samples: list[Sample] = []
-    sampler = TreeSampler(process.pid, (), PERIOD, samples.extend)
+    sampler = TreeSampler(process.pid, others(process.pid), PERIOD, samples.extend)
     sampler.prepare()
     sampler.start()
     base_us = tree.process_cpu_us(process.pid)

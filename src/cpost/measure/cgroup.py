@@ -83,6 +83,11 @@ class Group:
                 return False
             time.sleep(0.02)
 
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return next((path.name for path in self.directories.values()), "")
+
     def child(self, name: str) -> Group:
         """The group of this name directly below this one."""
         return Group({key: path / name for key, path in self.directories.items()})

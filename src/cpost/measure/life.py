@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from cpost.measure.cgroup import Group, Hierarchies
+from cpost.measure.cgroup import COMMAND_GROUP, Group, Hierarchies
 from cpost.measure.counters import CounterFile
-from cpost.measure.loop import ProcessClock, sample_until_end, sharpen
+from cpost.measure.loop import ProcessClock, RealTimeShare, sample_until_end, sharpen
 from cpost.measure.meter import Meter, open_meter
 from cpost.model import KERNEL, LAST_SAMPLE, Detail, Sample, Sampling, Totals
-from cpost.units import NS_PER_MS
+from cpost.units import NS_PER_MS, NS_PER_S
 
 _WATCH_PERIOD_S = 0.001
 _NOBODY_YET_PERIOD_S = 0.002
+_REST = 3
 _LATE_NS = 10 * NS_PER_MS
 LAUNCHER = "cpost-exec"  # what the process that becomes a bare command is called until then
-_RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon", "containerd-shim", LAUNCHER)
+_RUNTIME_COMMANDS = ("runc", "crun", "youki", "exe", "conmon")
+_RUNTIME_PREFIXES = ("runc:[", "containerd-shim")
+_GONE = ""
 _INIT_COMMANDS = ("docker-init", "catatonit", "podman-init")  # what engines put in front of the operator
 
 
@@ -79,6 +82,8 @@ class LifeWatch:
         self._runtime_pid: int | None = None
         self._runtime_command = CounterFile(None)
         self._init_seen = False
+        self._bare = False
+        self._child: Group | None = None
         self._programs: list[int] = []
         self._before: _FirstLook | None = None
         self._before_init: _FirstLook | None = None
@@ -97,13 +102,14 @@ class LifeWatch:
         """Tell the main process's id as the engine knows it, for where there is no parent group to watch."""
         self._pid = pid
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Stop sampling if it still goes on, and wait for the thread."""
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Stop sampling if it still goes on, and wait for the thread; False where that does not end."""
         self._stopped.set()
         if self._clock is not None:
             self._clock.stop()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def close(self) -> None:
         """Give back files and descriptors."""
@@ -167,24 +173,27 @@ class LifeWatch:
             pid = self._program()
             if pid is not None:
                 # The last look at which the runtime was still at work: time and counters of the same instant.
-                began = self._before or look
-                self._begin(began, late=look.at_ns - began.at_ns > _LATE_NS)
+                self._begin(self._before or look if self.exact else _FirstLook(look.at_ns, None))
                 return pid
             first, self._before = self._before is None, look
             if first:
                 self._tell()
             if not self._init_seen:
                 self._before_init = look
-            self._stopped.wait(_WATCH_PERIOD_S if self._runtime_pid else _NOBODY_YET_PERIOD_S)
+            period_s = _WATCH_PERIOD_S if self._runtime_pid else _NOBODY_YET_PERIOD_S
+            # On a slow host looking must not take the time of what is looked at.
+            self._stopped.wait(max(period_s, _REST * (time.monotonic_ns() - look.at_ns) / NS_PER_S))
         return None
 
     def _program(self) -> int | None:
         """The main process, once the operator's program runs: found below the parent group, else as `attach` told."""
-        if self._runtime_command.read().decode(errors="replace").startswith(_RUNTIME_COMMANDS):
+        command = _name(self._runtime_command.read())
+        if command != _GONE and self._is_runtime(command):
             return None  # as at the last look
         for child in self._parent.children() if self._parent else ():
+            self._bare = child.name == COMMAND_GROUP
             found = {pid: _command(pid) for pid in sorted(child.pids())}
-            main = next((pid for pid, command in found.items() if not command.startswith(_RUNTIME_COMMANDS)), None)
+            main = self._main(found)
             if main is None:
                 self._follow(max(found, default=None))
             elif found[main] in _INIT_COMMANDS and list(found)[-1] == main:
@@ -194,12 +203,24 @@ class LifeWatch:
                 if self._meter is not None:
                     self._meter.attach(child, main)
                 self._programs = [pid for pid in found if pid != main or found[pid] not in _INIT_COMMANDS]
+                self._child = child
                 return main
             return None if found else self._came_and_went()
         if self._runtime_pid is None and self._pid is not None:
             self._fall_back(self._pid)
             return self._pid
         return self._came_and_went()
+
+    def _main(self, found: Mapping[int, str]) -> int | None:
+        """The main process once it is no more the runtime's: the one that was the runtime's, else the oldest."""
+        others = [pid for pid, command in found.items() if not self._is_runtime(command)]
+        return self._runtime_pid if self._runtime_pid in others else next(iter(others), None)
+
+    def _is_runtime(self, command: str) -> bool:
+        """Whether a process of this name is not yet the operator's; one without a name was a helper that is gone."""
+        if self._bare:
+            return command in (LAUNCHER, _GONE)
+        return command in (*_RUNTIME_COMMANDS, _GONE) or command.startswith(_RUNTIME_PREFIXES)
 
     def _follow(self, runtime_pid: int | None) -> None:
         """Keep the file with the command name of the runtime's process, which is to become the operator's, open."""
@@ -223,31 +244,36 @@ class LifeWatch:
             self._parent = None
             self._meter = open_meter(self._hierarchies, group, own=False)
 
-    def _begin(self, began: _FirstLook, *, late: bool) -> None:
+    def _begin(self, began: _FirstLook) -> None:
         self.life.started_ns = began.at_ns
         self.life.started_at_ns = time.time_ns() - (time.monotonic_ns() - began.at_ns)
         if self._meter is not None:
-            self.life.baseline = self._baseline(self._meter, began.reading, late=late)
-            if self.exact and not late:  # after a late look the mark may be the operator's already: it stays
+            self.life.baseline = self._baseline(self._meter, began)
+            if self.exact and not _is_late(began):  # else the mark may be the operator's already: it stays
                 self.life.startup_memory_peak_bytes = self._meter.begin()
         self.started.set()
         self._tell()
 
-    def _baseline(self, meter: Meter, before: Sample | None, *, late: bool) -> Sample | None:
+    def _baseline(self, meter: Meter, began: _FirstLook) -> Sample | None:
         """The counters at the operator's first instruction, which came between the look before and now.
 
         What the group has used by now less what the operator's own processes have is the runtime's, as long as none of
-        them has ended, which after a late look is not certain. They are read last, so that nothing of theirs is lost.
+        them has ended or begun meanwhile, which after a late look is not certain. They are read last, so that
+        nothing of theirs is lost.
         """
-        now = meter.read(0, detailed=False)
+        before, now = began.reading, meter.read(0, detailed=False)
         ran_us = _run_time_us(self._programs)
         detailed = meter.read(0, detailed=True)
         if now is None or detailed is None or before is None:
             return before or detailed  # found late, without a group of our own: all that was used until now is start-up
         baseline = _completed(before, detailed)
-        if late or ran_us is None:
+        if ran_us is None or _is_late(began) or not self._programs_are_all():
             return baseline
         return baseline._replace(cpu_us=max(before.cpu_us, now.cpu_us - ran_us))
+
+    def _programs_are_all(self) -> bool:
+        """Whether the operator's processes are still those that were found first, the init aside."""
+        return self._child is not None and len(set(self._child.pids()) - set(self._programs)) <= 1
 
     def _sample(self, pid: int) -> None:
         assert self._meter is not None
@@ -255,6 +281,7 @@ class LifeWatch:
         self._clock = ProcessClock(pid)
         if self._stopped.is_set():
             self._clock.stop()
+        self._share = RealTimeShare()
         cpu_before_ns, clocks_before = time.process_time_ns(), _Clocks()
         sampling = sample_until_end(self._meter, self._clock, self._period_ns, self.life.started_ns, self._hand_over)
         self.life.ended_ns = time.monotonic_ns()
@@ -269,6 +296,7 @@ class LifeWatch:
         self._tell()
 
     def _hand_over(self, batch: list[Sample]) -> None:
+        self._share.check()
         samples = [rebased for sample in batch if (rebased := self._rebase(sample)) is not None]
         if samples:
             self.life.last = samples[-1]
@@ -312,11 +340,20 @@ def _completed(baseline: Sample, now: Sample) -> Sample:
 
 
 def _command(pid: int) -> str:
-    """A process's command name; one that is gone already was a helper of the runtime's start-up."""
+    """A process's command name; none for one that is gone already."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+        return _name(Path(f"/proc/{pid}/comm").read_bytes())
     except OSError:
-        return _RUNTIME_COMMANDS[0]
+        return _GONE
+
+
+def _name(comm: bytes) -> str:
+    return comm.decode(errors="replace").rstrip("\n")
+
+
+def _is_late(began: _FirstLook) -> bool:
+    """Whether so much time has passed since a look that the operator may have done much since."""
+    return time.monotonic_ns() - began.at_ns > _LATE_NS
 
 
 def _run_time_us(pids: list[int]) -> int | None:
@@ -328,7 +365,7 @@ def _run_time_us(pids: list[int]) -> int | None:
                 total_ns += int((thread / "schedstat").read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return None
-    return total_ns // 1000 if pids else None
+    return total_ns // 1000 or None  # zeros: this kernel does not count
 
 
 def _larger(one: int | None, other: int | None) -> int | None:

@@ -18,6 +18,7 @@ DETAIL_BEAT_NS = 100 * NS_PER_MS
 _BATCH_NS = 200 * NS_PER_MS
 _PR_SET_TIMERSLACK = 29
 _REAL_TIME_PRIORITY = 1
+_REAL_TIME_MOST = 4  # a quarter of a core
 
 Look = TypeVar("Look")
 
@@ -158,3 +159,18 @@ def sharpen() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_REAL_TIME_PRIORITY))
+
+
+class RealTimeShare:
+    """Takes real time from a thread that needs much of a core, as it may on a slow host or at a very short period."""
+
+    def __init__(self) -> None:
+        self._at_ns, self._cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+
+    def check(self) -> None:
+        """Look at the share since the last look, in the thread concerned."""
+        at_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        if (cpu_ns - self._cpu_ns) * _REAL_TIME_MOST > at_ns - self._at_ns > _BATCH_NS // 2:
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        self._at_ns, self._cpu_ns = at_ns, cpu_ns

@@ -297,13 +297,12 @@ class _MeterV1(Meter):
         return microseconds(stat.get(b"throttled_time")), stat.get(b"nr_throttled")
 
     def _oom_kills(self, text: bytes) -> int | None:
-        """The container's count as it was last seen. It goes away with the container, the events do not."""
-        counted = table(text).get(b"oom_kill")
-        self._oom_seen = counted if counted is not None else self._oom_seen
-        events = self._oom_events.count()
-        if events is None:
+        """The container's count while it is there; after that the last one seen, and whether there was any event."""
+        if text:
+            self._oom_seen = table(text).get(b"oom_kill", self._oom_seen)
             return self._oom_seen
-        return max(self._oom_seen or 0, min(events, 1))
+        events = self._oom_events.count()
+        return self._oom_seen if events is None else max(self._oom_seen or 0, min(events, 1))
 
     def _detail(self, slow: tuple[bytes, ...]) -> Detail:
         stat = self._memory_stat(slow[3])

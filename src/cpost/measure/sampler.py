@@ -16,6 +16,7 @@ from cpost.measure.sampling import Attach, Command, Finish, Finished, Message, R
 from cpost.model import Sample, Totals
 
 _READY_S = 30.0
+_KILL_S = 5.0
 _GONE = "the sampling process has ended"
 
 
@@ -87,6 +88,12 @@ class SamplingProcess:
         self._ready.set()
         if self._sampler is not None:
             self._sampler.lost()
+
+    def abandon(self) -> None:
+        """Kill the process, so that no late answer of it is taken for another step's; the next step gets a new one."""
+        self._sampler = None
+        self._process.kill()
+        self._process.wait(_KILL_S)
 
     def close(self) -> None:
         """End the process."""
@@ -163,6 +170,7 @@ class Sampler:
         self._process.send(Finish())
         if not self._finished.wait(timeout_s):
             self.error = self.error or "the sampling process does not answer"
+            self._process.abandon()
 
     def totals(self) -> Totals | None:
         """The totals of the step's life; call after `stop`. None where no counter was ever read."""

@@ -130,7 +130,8 @@ class _Server:
 
     def _finish(self, watch: LifeWatch) -> None:
         self._watch = None
-        watch.stop()
+        if not watch.stop():
+            os._exit(1)  # its thread hangs in the kernel: files must not be closed under it
         totals = watch.totals() if watch.error is None else None
         watch.close()
         self._outlet.send(Finished(watch.life, watch.exact, totals, "" if watch.error is None else repr(watch.error)))
