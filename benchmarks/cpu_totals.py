@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from benchmarks import cpost_runs, rivals, table
 from benchmarks.cpost_runs import Operator
+from benchmarks.ranges import Range, range_of
 from benchmarks.rivals import Seen
 from benchmarks.setting import Setting
-from benchmarks.spread import Spread, spread
 from benchmarks.table import Findings, Line
 
 THEME = "CPU total: error against the operator's own account"
@@ -30,7 +30,7 @@ def measure(setting: Setting) -> Findings:
     lines = []
     for lifetime_ms, repeats in setting.scale.lifetimes_ms:
         verbs = ("burn", str(lifetime_ms))
-        ours = spread(errors[lifetime_ms])
+        ours = range_of(errors[lifetime_ms])
         cells = {
             table.CPOST: ours,
             table.DOCKER: _errors(lambda: rivals.docker_stats(setting.image, verbs), repeats),  # noqa: B023
@@ -60,7 +60,7 @@ def _cpost_errors(setting: Setting) -> dict[int, list[float]]:
     return errors
 
 
-def _errors(look: Callable[[], Seen], repeats: int) -> Spread | str:
+def _errors(look: Callable[[], Seen], repeats: int) -> Range | str:
     """A rival's errors (ms); words where it saw nothing or could not do it here."""
     errors = []
     for _ in range(repeats):
@@ -70,7 +70,7 @@ def _errors(look: Callable[[], Seen], repeats: int) -> Spread | str:
             return "fails"
         if seen.cpu_ns is not None:
             errors.append((seen.cpu_ns - seen.truth.cpu_ns) / 1e6)
-    return spread(errors) if errors else "sees nothing"
+    return range_of(errors) if errors else "sees nothing"
 
 
 def _name(lifetime_ms: int) -> str:

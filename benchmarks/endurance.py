@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import table
+from benchmarks.ranges import range_of
 from benchmarks.setting import Setting
-from benchmarks.spread import spread
 from benchmarks.table import Findings, Line
 from cpost.measure.loop import sample_until_end
 from cpost.model import Detail, Sample
@@ -127,8 +127,8 @@ def measure(setting: Setting) -> Findings:
     aim, met = f"< {_MOST_GROWTH_MB:g} MB", growth < _MOST_GROWTH_MB
     return Findings(
         [
-            Line(THEME, what, "MB", {table.CPOST: spread([growth])}, aim, met, signed=True),
-            Line(THEME, "statistics and row of one sample", "us", {table.CPOST: spread([seconds / count * 1e6])}),
+            Line(THEME, what, "MB", {table.CPOST: range_of([growth])}, aim, met, signed=True),
+            Line(THEME, "statistics and row of one sample", "us", {table.CPOST: range_of([seconds / count * 1e6])}),
         ],
         NOTES,
     )

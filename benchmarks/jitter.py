@@ -10,8 +10,8 @@ from pathlib import Path
 
 from benchmarks import cpost_runs, cpost_sampler, programs, rivals, table
 from benchmarks.cpost_runs import Operator
+from benchmarks.ranges import quantile, range_of
 from benchmarks.setting import Setting
-from benchmarks.spread import quantile, spread
 from benchmarks.table import Findings, Line
 
 THEME = "Jitter: error of the interval between two samples at 100 Hz"
@@ -45,7 +45,7 @@ def measure(setting: Setting) -> Findings:
 
 
 def _line(what: str, share: float, errors: dict[str, Errors]) -> Line:
-    cells = {tool: spread([quantile(values, share)]) if values else None for tool, values in errors.items()}
+    cells = {tool: range_of([quantile(values, share)]) if values else None for tool, values in errors.items()}
     return Line(THEME, what, "us", cells, digits=0)
 
 

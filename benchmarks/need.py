@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks import cpost_runs, table
 from benchmarks.cpost_runs import Operator
 from benchmarks.programs import TRUTH
+from benchmarks.ranges import range_of
 from benchmarks.setting import Setting
-from benchmarks.spread import spread
 from benchmarks.table import Findings, Line
 
 THEME = "Memory: need against cache"
@@ -49,7 +49,7 @@ def _line(what: str, finished: cpost_runs.Finished, operator: str, low: int, hig
     if need_bytes is None:
         return Line(THEME, what, "MiB", {table.CPOST: "not known"}, aim, met=False)
     need = need_bytes / _MIB
-    return Line(THEME, what, "MiB", {table.CPOST: spread([need])}, aim, low <= need <= high, digits=1)
+    return Line(THEME, what, "MiB", {table.CPOST: range_of([need])}, aim, low <= need <= high, digits=1)
 
 
 def _make_payload(folder: Path, streamed_mib: int) -> None:

@@ -13,8 +13,8 @@ import docker
 
 from benchmarks import cpost_runs, table
 from benchmarks.cpost_runs import Operator
+from benchmarks.ranges import range_of, ratios
 from benchmarks.setting import Setting
-from benchmarks.spread import ratios, spread
 from benchmarks.table import Findings, Line
 
 THEME = "A no-op operator from end to end"
@@ -48,11 +48,11 @@ def measure(setting: Setting) -> Findings:
     ratio = ratios(whole[table.CPOST], whole[table.DOCKER])
     aim, met = f"<= {_MOST:g}", ratio.median <= _MOST
     lines = [
-        Line(THEME, "whole", "ms", {tool: spread(values) for tool, values in whole.items()}, digits=0),
+        Line(THEME, "whole", "ms", {tool: range_of(values) for tool, values in whole.items()}, digits=0),
         Line(THEME, "against the docker command", "ratio", {table.CPOST: ratio}, aim, met),
     ]
     for phase in PHASES:
-        cells = {tool: spread(each.phases[phase] for each in timed) for tool, timed in runs.items()}
+        cells = {tool: range_of(each.phases[phase] for each in timed) for tool, timed in runs.items()}
         lines.append(Line(THEME, f"  {phase}", "ms", cells, digits=0))
     return Findings(lines, NOTES)
 

@@ -13,8 +13,8 @@ import psutil
 
 from benchmarks import clocks, cpost_runs, cpost_sampler, endurance, naive, programs, rivals, table
 from benchmarks.cpost_runs import Operator
+from benchmarks.ranges import Range, range_of, ratios
 from benchmarks.setting import Setting
-from benchmarks.spread import Spread, ratios, spread
 from benchmarks.table import Findings, Line
 
 THEME = "Cost of sampling"
@@ -39,26 +39,26 @@ def measure(setting: Setting) -> Findings:
         back = _back_to_back(setting, group, schedule)
         paced, tree_us = _paced(setting, group, pid, schedule)
     shares = _rival_shares(setting)
-    rivals_us = {tool: spread([share / 100 / rate * 1e6]) for tool, (share, rate) in shares.items()}
-    ours = spread(_whole(setting, "10ms"))
-    cells = {table.CPOST: ours, **{tool: spread([share]) for tool, (share, _) in shares.items()}}
+    rivals_us = {tool: range_of([share / 100 / rate * 1e6]) for tool, (share, rate) in shares.items()}
+    ours = range_of(_whole(setting, "10ms"))
+    cells = {table.CPOST: ours, **{tool: range_of([share]) for tool, (share, _) in shares.items()}}
     aim, met = f"< {_MOST_DEFAULT:g} %", ours.median < _MOST_DEFAULT
     rows_us = [endurance.row_cost_us(_CSV_ROWS) for _ in paced[table.CPOST]]
     row_shares = ratios([100 * each for each in rows_us], paced[table.CPOST])
     lines = [
-        Line(THEME, "one sample, back to back", "us", _spreads(back)),
+        Line(THEME, "one sample, back to back", "us", _ranges(back)),
         _ratio(back, _MOST_BACK),
-        Line(THEME, "one sample at 100 Hz, CPU", "us", {**_spreads(paced), **rivals_us}),
+        Line(THEME, "one sample at 100 Hz, CPU", "us", {**_ranges(paced), **rivals_us}),
         _ratio(paced, _MOST_PACED),
         Line(THEME, "all of it while an operator runs, of one core", "%", cells, aim, met),
-        _most("the same with --period 1ms", spread(_whole(setting, "1ms")), _MOST_1MS),
+        _most("the same with --period 1ms", range_of(_whole(setting, "1ms")), _MOST_1MS),
         _most("a row of CSV, of what a sample costs at 100 Hz", row_shares, _MOST_CSV),
     ]
     return Findings(lines, (*NOTES, f"Cost at a pace: psutil over a process tree takes {tree_us:.0f} us a sample."))
 
 
-def _spreads(costs: dict[str, list[float]]) -> dict[str, Spread]:
-    return {tool: spread(values) for tool, values in costs.items()}
+def _ranges(costs: dict[str, list[float]]) -> dict[str, Range]:
+    return {tool: range_of(values) for tool, values in costs.items()}
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _ratio(costs: dict[str, list[float]], most: float) -> Line:
     return Line(THEME, "the same against the C loop", "ratio", cells, f"<= {most:g}", found.median <= most)
 
 
-def _most(what: str, found: Spread, most: float) -> Line:
+def _most(what: str, found: Range, most: float) -> Line:
     return Line(THEME, what, "%", {table.CPOST: found}, f"< {most:g} %", found.median < most)
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from benchmarks import clocks, cpost_runs, table
 from benchmarks.cpost_runs import Operator
+from benchmarks.ranges import median_interval
 from benchmarks.setting import Setting
-from benchmarks.spread import median_interval
 from benchmarks.table import Findings, Line
 
 THEME = "Operator slowed down by being profiled every 10 ms"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from benchmarks import cpost_runs, rivals, table
 from benchmarks.cpost_runs import Operator
 from benchmarks.programs import Spike
+from benchmarks.ranges import Range, range_of
 from benchmarks.rivals import Seen
 from benchmarks.setting import Setting
-from benchmarks.spread import Spread, spread
 from benchmarks.table import Findings, Line
 
 THEME = "Memory spikes in the series, each at its place"
@@ -112,8 +112,8 @@ class _Results:
         return Line(THEME, what, "", cells, "all", self._shown[table.CPOST] == self._spikes)
 
     def peak(self) -> Line:
-        cells: dict[str, Spread | str] = dict.fromkeys(self.failing, "fails")
-        cells.update({tool: spread(errors) for tool, errors in self._errors_mb.items()})
+        cells: dict[str, Range | str] = dict.fromkeys(self.failing, "fails")
+        cells.update({tool: range_of(errors) for tool, errors in self._errors_mb.items()})
         median = statistics.median(self._errors_mb[table.CPOST])
         aim = f"within {_TOLERANCE_MB:g} MB"
         what = f"spikes of {self.length_ms} ms"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from benchmarks.spread import Spread
+from benchmarks.ranges import Range
 
 CPOST, LIMIT, NAIVE = "cpost", "C loop", "open+parse"
 DOCKER, PSRECORD, RUNEXEC = "docker", "psrecord", "runexec"
@@ -19,7 +19,7 @@ class Line:
 
     Attributes:
         unit: of all its figures.
-        cells: what each tool gave: a spread of figures, or words. A tool that is missing cannot do it.
+        cells: what each tool gave: a range of figures, or words. A tool that is missing cannot do it.
         aim: what cpost wants to reach, in words; empty where the line is there to be known only.
         met: whether it did; None where there is no aim.
     """
@@ -27,7 +27,7 @@ class Line:
     theme: str
     what: str
     unit: str
-    cells: Mapping[str, Spread | str | None]
+    cells: Mapping[str, Range | str | None]
     aim: str = ""
     met: bool | None = None
     digits: int = 2
@@ -61,13 +61,13 @@ def render(lines: Iterable[Line]) -> str:
 
 
 def as_data(lines: Iterable[Line]) -> list[dict[str, object]]:
-    """The table for JSON; a spread is an object of median, low, high and count."""
+    """The table for JSON; a range is an object of median, low, high and count."""
     return [
         {
             "theme": line.theme,
             "what": line.what,
             "unit": line.unit,
-            "cells": {tool: asdict(cell) if isinstance(cell, Spread) else cell for tool, cell in line.cells.items()},
+            "cells": {tool: asdict(cell) if isinstance(cell, Range) else cell for tool, cell in line.cells.items()},
             "aim": line.aim,
             "met": line.met,
         }
@@ -77,7 +77,7 @@ def as_data(lines: Iterable[Line]) -> list[dict[str, object]]:
 
 def _cell(line: Line, tool: str) -> str:
     cell = line.cells.get(tool)
-    if not isinstance(cell, Spread):
+    if not isinstance(cell, Range):
         return cell or "-"
     number = f"{{:{'+' if line.signed else ''}.{line.digits}f}}".format
     if cell.count == 1:

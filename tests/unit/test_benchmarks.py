@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from benchmarks import endurance, memory_kills, naive, overhead, rivals, slowdown, spikes, table
 from benchmarks.programs import Spike, parse_report
+from benchmarks.ranges import Range, median_interval, quantile, range_of, ratios
 from benchmarks.slowdown import Block
 from benchmarks.spikes import Stretch
-from benchmarks.spread import Spread, median_interval, quantile, ratios, spread
 from benchmarks.table import Line
 
 MS, MB = 10**6, 10**6
@@ -25,7 +25,7 @@ FIGURES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
 
 
 def test_spread_is_median_and_range() -> None:
-    assert spread([3, 1, 8, 2]) == Spread(2.5, 1, 8, 4)
+    assert range_of([3, 1, 8, 2]) == Range(2.5, 1, 8, 4)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.0, 1)])
@@ -34,7 +34,7 @@ def test_quantile_is_the_nearest_rank(share: float, expected: int) -> None:
 
 
 def test_ratios_are_of_values_measured_side_by_side() -> None:
-    assert ratios([2.0, 9.0], [1.0, 3.0]) == Spread(2.5, 2.0, 3.0, 2)
+    assert ratios([2.0, 9.0], [1.0, 3.0]) == Range(2.5, 2.0, 3.0, 2)
 
 
 @pytest.mark.parametrize(("count", "rank"), [(6, 1), (8, 1), (9, 2), (20, 6), (30, 10)])  # from tables of the sign test
@@ -54,9 +54,9 @@ def test_interval_holds_the_median(values: list[float]) -> None:
 
 def test_table_has_every_tool_and_every_verdict() -> None:
     lines = [
-        Line("Cost", "one", "us", {table.CPOST: Spread(2.0, 1.0, 3.5, 3)}, "<= 2", True),
+        Line("Cost", "one", "us", {table.CPOST: Range(2.0, 1.0, 3.5, 3)}, "<= 2", True),
         Line("Cost", "two", "", {table.DOCKER: "3 of 4"}, "all", False),
-        Line("Truth", "three", "MB", {table.CPOST: Spread(0.5, 0.5, 0.5, 1)}, signed=True),
+        Line("Truth", "three", "MB", {table.CPOST: Range(0.5, 0.5, 0.5, 1)}, signed=True),
     ]
     text = table.render(lines).splitlines()
     assert all(tool in text[0] for tool in table.TOOLS)
@@ -73,7 +73,9 @@ def test_table_has_every_tool_and_every_verdict() -> None:
 
 
 def test_table_as_data_survives_json() -> None:
-    data = json.loads(json.dumps(table.as_data([Line("T", "w", "s", {table.CPOST: spread([1.0]), table.LIMIT: "x"})])))
+    data = json.loads(
+        json.dumps(table.as_data([Line("T", "w", "s", {table.CPOST: range_of([1.0]), table.LIMIT: "x"})]))
+    )
     assert data[0]["cells"] == {"cpost": {"median": 1.0, "low": 1.0, "high": 1.0, "count": 1}, "C loop": "x"}
     assert data[0]["met"] is None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Range:
     """Median and range of `count` measurements of one quantity."""
 
     median: float
@@ -18,10 +18,10 @@ class Spread:
     count: int
 
 
-def spread(values: Iterable[float]) -> Spread:
+def range_of(values: Iterable[float]) -> Range:
     """Median and range of one value or more."""
     known = sorted(values)
-    return Spread(statistics.median(known), known[0], known[-1], len(known))
+    return Range(statistics.median(known), known[0], known[-1], len(known))
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -30,9 +30,9 @@ def quantile(values: Iterable[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def ratios(ones: Sequence[float], others: Sequence[float]) -> Spread:
+def ratios(ones: Sequence[float], others: Sequence[float]) -> Range:
     """Ratios of values that were measured side by side."""
-    return spread(one / other for one, other in zip(ones, others, strict=True))
+    return range_of(one / other for one, other in zip(ones, others, strict=True))
 
 
 def median_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float, float]:
