@@ -16,7 +16,7 @@ import click
 from cpost import store
 from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Step
 from cpost.report import tables
-from cpost.units import NS_PER_S, format_mb, format_percent, format_seconds
+from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
 if TYPE_CHECKING:  # `cpost exec` needs no engine, and does not load its library
     from cpost.doctor import Finding
@@ -237,10 +237,10 @@ class Console:
             return
         self._detail(
             f"{sampling.samples} samples, {sampling.ticks_missed} of {sampling.ticks_due} ticks missed, longest gap "
-            f"{format_seconds(sampling.longest_gap_ns)}, sampler's own CPU {sampling.sampler_cpu_us / 1e6:.3f} s"
+            f"{format_seconds(sampling.longest_gap_ns)}, sampler's own CPU {format_cpu_time(sampling.sampler_cpu_us)}"
         )
         if totals.startup_cpu_us is not None:
-            self._detail(f"container start-up, not counted: {totals.startup_cpu_us / 1e6:.3f} s CPU")
+            self._detail(f"container start-up, not counted: {format_cpu_time(totals.startup_cpu_us)} CPU")
 
     def _detail(self, text: str) -> None:
         if self._verbose:

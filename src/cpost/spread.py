@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cpost.model import Doubt, Outcome, Repeat, RepeatKind, Spread, Spreads, Statistic, Usage
 from cpost.model.gpu import GpuMemorySource, GpuUsage
-from cpost.units import MB, NS_PER_S, US_PER_S, format_mb, format_percent, format_seconds
+from cpost.units import MB, NS_PER_S, US_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
 _Read = Callable[[Repeat], float | None]
 
@@ -198,7 +198,7 @@ def _too_short(counted: Sequence[Repeat]) -> Doubt | None:
     if wall is None or wall.median >= window_ns:
         return None
     return Doubt(
-        f"it ends after {format_seconds(round(wall.median))}, within one CPU window of {format_seconds(window_ns)}: "
+        f"it ends after {format_seconds(wall.median)}, within one CPU window of {format_seconds(window_ns)}: "
         "its highest CPU rate is no more than its average",
         "give it a larger input, or a shorter --window",
     )
@@ -214,7 +214,7 @@ def _cold(counted: Sequence[Repeat]) -> Doubt | None:
         return None
     parts = []
     if _first_above(counted, _wall_ns, _TIME_NS) and not _first_above(counted, _cpu_us, _TIME_US):
-        parts.append(f"time {_first_and_others(counted, _wall_ns, _shown_ns)}")
+        parts.append(f"time {_first_and_others(counted, _wall_ns, format_seconds)}")
     need, peaks = _need_peak(counted[0]), _others(counted, _memory_peak)
     fits = need is not None and bool(peaks) and need - max(peaks) <= _MEMORY.width(max(peaks))
     if fits and _first_above(counted, _memory_peak, _MEMORY):
@@ -242,8 +242,8 @@ def _others(counted: Sequence[Repeat], read: _Read) -> list[float]:
 
 def _unsteady(counted: Sequence[Repeat], *, rates: bool) -> list[Doubt]:
     times = [
-        _apart("wall time", spread(map(_wall_ns, counted)), _shown_ns, _TIME_NS),
-        _apart("CPU time", spread(map(_cpu_us, counted)), _shown_us, _TIME_US),
+        _apart("wall time", spread(map(_wall_ns, counted)), format_seconds, _TIME_NS),
+        _apart("CPU time", spread(map(_cpu_us, counted)), format_cpu_time, _TIME_US),
         _apart("highest CPU rate", spread(map(_cpu_maximum, counted)), format_percent, _PERCENT) if rates else "",
     ]
     memory = [
@@ -263,11 +263,3 @@ def _apart(label: str, over: Spread | None, show: Callable[[float], str], bound:
         return ""
     share = f"{over.share:.0%}" if over.share is not None else "no median"
     return f"{label} {show(over.minimum)} to {show(over.maximum)} ({share})"
-
-
-def _shown_ns(value_ns: float) -> str:
-    return format_seconds(round(value_ns))
-
-
-def _shown_us(value_us: float) -> str:
-    return format_seconds(round(value_us * NS_PER_S / US_PER_S))

@@ -96,8 +96,8 @@ def format_percent(value: float) -> str:
     return f"{value:.3f} %"
 
 
-def format_seconds(value_ns: int) -> str:
-    """Print a duration for people: "0.030 s", "12.4 s", "3 min 20 s", "2 h 05 min"."""
+def format_seconds(value_ns: float) -> str:
+    """Print a duration in nanoseconds for people: "0.030 s", "12.4 s", "3 min 20 s", "2 h 05 min"."""
     seconds = value_ns / NS_PER_S
     if seconds < 10:
         return f"{seconds:.3f} s"
@@ -105,6 +105,11 @@ def format_seconds(value_ns: int) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def format_cpu_time(value_us: float) -> str:
+    """Print CPU time in microseconds as `format_seconds` prints a duration."""
+    return format_seconds(value_us * NS_PER_US)
 
 
 def format_cores(millicores: int) -> str:

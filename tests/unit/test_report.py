@@ -149,6 +149,8 @@ def test_the_line_of_a_repeat() -> None:
     assert repeat_line(well) == (
         "Repeat 2 of 5 (warm): time 1.234 s, CPU time 1.200 s, CPU maximum 99.500 %, memory peak 30.000 MB"
     )
+    long = repeat(1, 2, result=result(wall_ns=200 * 10**9, totals=totals(12_340_000)), usage=usage(99.5, 30 * MB))
+    assert "time 3 min 20 s, CPU time 12.3 s," in repeat_line(long)
     failed = result(Outcome.FAILED, cause="exit code 3", exit_code=3)
     cold = repeat(1, 1, kind=RepeatKind.WARMUP, cold=True, result=failed, usage=None)
     assert repeat_line(cold) == ("Warm-up 1 of 1 (cold): exit code 3, time -, CPU time -, CPU maximum -, memory peak -")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cpost.units import (
     format_cores,
+    format_cpu_time,
     format_mb,
     format_percent,
     format_seconds,
@@ -119,6 +120,9 @@ def test_printed_megabytes_are_right_to_a_kilobyte(value: int) -> None:
         (format_seconds(200 * 10**9), "3 min 20 s"),
         (format_seconds(3599_600_000_000), "1 h 00 min"),
         (format_seconds(7500 * 10**9), "2 h 05 min"),
+        (format_seconds(1_250_400_000.5), "1.250 s"),
+        (format_cpu_time(30_000), "0.030 s"),
+        (format_cpu_time(200 * 10**6), "3 min 20 s"),
     ],
 )
 def test_printing(printed: str, wanted: str) -> None:

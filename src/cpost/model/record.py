@@ -9,6 +9,7 @@ from cpost.model.definition import Resources
 from cpost.model.gpu import Gpu
 from cpost.model.readings import StepResult
 from cpost.model.sizing import Recommendation, Usage
+from cpost.units import NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,8 @@ class Options:
         warmup: how often before that, without any say in the recommendation.
     """
 
-    period_ns: int = 10 * 10**6
-    window_ns: int = 200 * 10**6
+    period_ns: int = 10 * NS_PER_MS
+    window_ns: int = 200 * NS_PER_MS
     policy: str = "peak"
     timeout_ns: int | None = None
     shm_bytes: int = 2**30

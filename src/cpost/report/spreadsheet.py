@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cpost.model import Advice, Detail, OperatorRecord, RepeatKind, Resources, Sample, Spread, Statistic, Usage
 from cpost.model.gpu import GpuReading, busiest, fullest
-from cpost.units import MB, NS_PER_S, US_PER_S
+from cpost.units import MB, NS_PER_S, NS_PER_US, US_PER_S
 
 SERIES_COLUMNS = (
     "timestamp",
@@ -111,7 +111,7 @@ def series_row(
     detail = sample.detail or _NO_DETAIL
     memory = sample.memory_bytes
     cells = (
-        f"{at_ns // NS_PER_S}.{at_ns % NS_PER_S // 1000:06}",
+        f"{at_ns // NS_PER_S}.{at_ns % NS_PER_S // NS_PER_US:06}",
         None if percent is None else f"{percent:.3f}",
         None if memory is None else f"{memory / MB:.6f}",
         f"{sample.t_ns / NS_PER_S:.6f}",
@@ -168,15 +168,15 @@ def _summary_row(record: OperatorRecord) -> Sequence[Cell]:
         result.cause,
         result.exit_code,
         _scaled(result.wall_ns, NS_PER_S),
-        _scaled(totals.cpu_us if totals else None, 10**6),
+        _scaled(totals.cpu_us if totals else None, US_PER_S),
         *(_scaled(value, 1) for value in (cpu.average, cpu.p50, cpu.p95, cpu.p99, cpu.maximum)),
         *(_scaled(value, MB) for value in (memory.average, memory.p95, memory.maximum)),
         _scaled(usage.need_peak_bytes if usage else None, MB),
         _scaled(usage.cache_peak_bytes if usage else None, MB),
         _scaled(usage.working_set_peak_bytes if usage else None, MB),
         _scaled(usage.dev_shm_peak_bytes if usage else None, MB),
-        _scaled(totals.startup_cpu_us if totals else None, 10**6),
-        _scaled(totals.throttled_us if totals else None, 10**6),
+        _scaled(totals.startup_cpu_us if totals else None, US_PER_S),
+        _scaled(totals.throttled_us if totals else None, US_PER_S),
         *((totals.oom_kills, totals.pids_peak) if totals else (None, None)),
         *((totals.io_read_bytes, totals.io_write_bytes) if totals else (None, None)),
         *_gpu_summary(usage),

@@ -26,7 +26,7 @@ from cpost.model import (
 )
 from cpost.model.gpu import busiest, fullest
 from cpost.terminal import visible
-from cpost.units import MB, NS_PER_S, US_PER_S, format_cores, format_mb, format_percent, round_up
+from cpost.units import MB, format_cores, format_cpu_time, format_mb, format_percent, format_seconds, round_up
 
 WIDTH = 60
 _UNKNOWN = "-"
@@ -65,8 +65,8 @@ def repeat_line(repeat: Repeat) -> str:
     parts += [
         f"{label} {_cell(value, show)}"
         for label, value, show in (
-            ("time", result.wall_ns, _seconds_of_ns),
-            ("CPU time", result.totals.cpu_us if result.totals else None, _seconds_of_us),
+            ("time", result.wall_ns, format_seconds),
+            ("CPU time", result.totals.cpu_us if result.totals else None, format_cpu_time),
             ("CPU maximum", usage.cpu_pct.maximum if usage else None, format_percent),
             ("memory peak", usage.memory_bytes.maximum if usage else None, format_mb),
         )
@@ -187,8 +187,8 @@ def _available(percent: float | None) -> str:
 
 def _spread_figures(spreads: Spreads) -> list[tuple[str, Spread | None, Callable[[float], str]]]:
     return [
-        ("Wall time", spreads.wall_ns, _seconds_of_ns),
-        ("CPU time", spreads.cpu_us, _seconds_of_us),
+        ("Wall time", spreads.wall_ns, format_seconds),
+        ("CPU time", spreads.cpu_us, format_cpu_time),
         ("CPU average", spreads.cpu_average_pct, format_percent),
         ("CPU maximum", spreads.cpu_maximum_pct, format_percent),
         ("Memory peak", spreads.memory_peak_bytes, format_mb),
@@ -199,14 +199,6 @@ def _spread_figures(spreads: Spreads) -> list[tuple[str, Spread | None, Callable
 def _spread_row(label: str, over: Spread, show: Callable[[float], str]) -> list[str]:
     figures = (show(value) for value in (over.minimum, over.median, over.maximum))
     return [label, *figures, _UNKNOWN if over.share is None else f"{over.share * 100:.1f} %"]
-
-
-def _seconds_of_ns(value_ns: float) -> str:
-    return f"{value_ns / NS_PER_S:.3f} s"
-
-
-def _seconds_of_us(value_us: float) -> str:
-    return f"{value_us / US_PER_S:.3f} s"
 
 
 def _resource_cells(advice: Recommendation) -> tuple[str, str]:
