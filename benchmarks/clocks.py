@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import psutil
 
-_SCHEDULED = 2  # the low bits of a clock id that name a process's CPU clock (clock_getcpuclockid(3))
+from cpost.measure.tree import process_cpu_us
+from cpost.units import NS_PER_US
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU time of a process so far; 0 where it is gone."""
+    """CPU time of a process so far, to the microsecond; 0 where it is gone."""
     try:
-        return time.clock_gettime_ns((~pid << 3) | _SCHEDULED)
+        return process_cpu_us(pid) * NS_PER_US
     except OSError:
         return 0
 

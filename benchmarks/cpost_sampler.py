@@ -27,6 +27,8 @@ from cpost.measure.sampler import Sampler, SamplingProcess
 from cpost.model import Sample
 
 _CALLS = ("pread", "preadv", "read", "pwrite")
+_CHILD = "process"
+_CONTROLLERS = ("cpu", "memory", "pids", "io")
 _READERS = (os, counters, meter_module)  # each may hold these calls by a name of its own
 
 
@@ -38,20 +40,17 @@ def watched_process(*verbs: str) -> Iterator[tuple[str, int]]:
     """
     name = f"benchmark_{os.getpid()}"
     parent = Hierarchies.read().group(name)
-    child = _below(parent)
-    parent.make()
-    _switch_controllers_on(parent)
-    child.make()
-    process = subprocess.Popen([TRUTH, *(verbs or ("sleep", "3600000"))], stdout=subprocess.DEVNULL)
-    try:
-        for directory in child.directories.values():
-            if directory.is_dir():
-                (directory / "cgroup.procs").write_text(str(process.pid))
+    child = parent.child(_CHILD)
+    with contextlib.ExitStack() as undo:
+        undo.callback(parent.remove)
+        parent.make()
+        undo.enter_context(_controllers_on(parent))
+        child.make()
+        process = subprocess.Popen([TRUTH, *(verbs or ("sleep", "3600000"))], stdout=subprocess.DEVNULL)
+        undo.callback(process.wait)
+        undo.callback(process.kill)
+        child.join(process.pid)
         yield name, process.pid
-    finally:
-        process.kill()
-        process.wait()
-        parent.remove()
 
 
 @contextlib.contextmanager
@@ -60,7 +59,7 @@ def meter_of(name: str) -> Iterator[Meter]:
     hierarchies = Hierarchies.read()
     parent = hierarchies.group(name)
     meter = open_meter(hierarchies, parent, own=True)
-    meter.attach(_below(parent))
+    meter.attach(parent.child(_CHILD))
     try:
         yield meter
     finally:
@@ -145,19 +144,36 @@ def _keep_busy(end: float) -> None:
         json.dumps(record)
 
 
-def _below(parent: Group) -> Group:
-    return Group({key: path / "process" for key, path in parent.directories.items()})
+@contextlib.contextmanager
+def _controllers_on(parent: Group) -> Iterator[None]:
+    """Under v2 a group's children have the files of those controllers only that were switched on above them.
 
-
-def _switch_controllers_on(parent: Group) -> None:
-    """Under v2 a group's children have the files of those controllers only that were switched on above them."""
+    What was off in the group above, which is the host's, is switched off again at the end.
+    """
     if "memory" in parent.directories:
+        yield
         return
-    unified: Path = parent.directories[UNIFIED]
-    for directory in (unified.parent, unified):
-        for controller in ("cpu", "memory", "pids", "io"):
-            with contextlib.suppress(OSError):
-                (directory / "cgroup.subtree_control").write_text(f"+{controller}")
+    files = [folder / "cgroup.subtree_control" for folder in parent.directories[UNIFIED].parents[:1]]
+    own = parent.directories[UNIFIED]
+    files = [folder / "cgroup.subtree_control" for folder in (own.parent, own)]
+    switched = [(file, name) for file in files for name in _CONTROLLERS if _switch_on(file, name)]
+    try:
+        yield
+    finally:
+        for file, name in reversed(switched):
+            with contextlib.suppress(OSError):  # another group has begun to use it
+                file.write_text(f"-{name}")
+
+
+def _switch_on(file: Path, name: str) -> bool:
+    """Whether a controller was off and is on now."""
+    if name in file.read_text().split():
+        return False
+    try:
+        file.write_text(f"+{name}")
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import docker
 from docker.models.containers import Container
 
 from benchmarks.programs import BUILT, TRUTH, Truth, installed, parse_report
+from cpost.units import parse_time_ns
 
 PERIOD_S = 0.01
 LABEL = "cpost-benchmark"
@@ -77,15 +77,9 @@ def docker_stats(image: str, verbs: Sequence[str]) -> Seen:
                 samples.append(each)
             running.wait()
         truth = parse_report(Path(folder, "report").read_text())
-    memory = [(_unix_ns(each["read"]), int(each["memory_stats"]["usage"])) for each in samples]
+    memory = [(parse_time_ns(each["read"]) or 0, int(each["memory_stats"]["usage"])) for each in samples]
     cpu = [float(each["cpu_stats"]["cpu_usage"]["total_usage"]) for each in samples]
     return Seen(truth, max(cpu, default=None), max((size for _, size in memory), default=None), memory)
-
-
-def _unix_ns(text: str) -> int:
-    """The engine's time stamps have nine digits behind the point, which Python does not read everywhere."""
-    whole, _, rest = text.rstrip("Z").partition(".")
-    return int(datetime.fromisoformat(f"{whole}+00:00").timestamp()) * 10**9 + int(rest.ljust(9, "0")[:9] or 0)
 
 
 # ---------------------------------------------------------------- psrecord

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,32 +26,22 @@ import yaml
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
+from waiting import IN_UML, PATIENCE_S
+from waiting import until as until  # the tests call it by this room's name
+
 CPOST = Path(sys.executable).with_name("cpost")
 CGROUPS = Path("/sys/fs/cgroup")
-TMP = Path("/tmp")
-# User-mode Linux (see tests/vm): control groups v2, counters that move in timer ticks, slow page faults and processes.
-IN_UML = "User Mode Linux" in Path("/proc/cpuinfo").read_text()
+TMP = Path(tempfile.gettempdir())
 CPU_SLACK_US = 60_000 if IN_UML else 20_000
-PATIENCE_S = 480.0 if IN_UML else 60.0
 REMOVAL_S = 30.0 if IN_UML else 10.0
 
 Record = dict[str, Any]
-T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., None])
 
 
 def everywhere(test: Test) -> Test:
     """Mark a test that runs once more with control groups v2, and once more on Podman (tests/elsewhere)."""
     return pytest.mark.v2(pytest.mark.podman(test))
-
-
-def until(question: Callable[[], T], what: str, within_s: float = PATIENCE_S) -> T:
-    """Ask until the answer is true and return it."""
-    deadline = time.monotonic() + within_s
-    while not (answer := question()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.02)
-    return answer
 
 
 # ---------------------------------------------------------------- pipelines

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import endurance, memory_kills, naive, overhead, rivals, slowdown, spikes, table
+from benchmarks import cpost_sampler, endurance, memory_kills, naive, overhead, slowdown, spikes, table
 from benchmarks.programs import Spike, parse_report
 from benchmarks.ranges import Range, median_interval, quantile, range_of, ratios
 from benchmarks.slowdown import Block
 from benchmarks.spikes import Stretch
 from benchmarks.table import Line
+from cpost.measure.cgroup import UNIFIED, Group
 
 MS, MB = 10**6, 10**6
 FIGURES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
@@ -139,9 +140,17 @@ def test_phases_lie_between_the_engines_events() -> None:
     assert phases == {**dict.fromkeys(overhead.PHASES, 10.0), "exited": 50.0}
 
 
-def test_engine_times_have_nine_digits() -> None:
-    assert rivals._unix_ns("2026-01-02T03:04:05.123456789Z") % 10**10 == 5_123_456_789
-    assert rivals._unix_ns("2026-01-02T03:04:05Z") % 10**9 == 0
+@pytest.mark.parametrize(("was_on", "after"), [("cpu memory pids io", "cpu memory pids io"), ("", "-cpu")])
+def test_controllers_that_were_off_are_switched_off_again(tmp_path: Path, was_on: str, after: str) -> None:
+    """On plain files, which hold what was written last."""
+    group = Group({UNIFIED: tmp_path / "own"})
+    (tmp_path / "own").mkdir()
+    files = [folder / "cgroup.subtree_control" for folder in (tmp_path, tmp_path / "own")]
+    for file, text in zip(files, (was_on, ""), strict=True):
+        file.write_text(text)
+    with cpost_sampler._controllers_on(group):
+        assert [file.read_text() for file in files] == [was_on or "+io", "+io"]
+    assert [file.read_text() for file in files] == [after, "-cpu"]
 
 
 def test_storm_is_half_memory_kills_of_all_kinds() -> None:

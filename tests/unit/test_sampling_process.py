@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ from rig import MIB, PERIOD, Rig
 
 from cpost.measure.sampler import Sampler, SamplingProcess
 from cpost.model import Sample
+from waiting import until
 
 MS = 10**6
 
@@ -25,13 +26,6 @@ MS = 10**6
 def process() -> Iterator[SamplingProcess]:
     with SamplingProcess() as process:
         yield process
-
-
-def until(question: Callable[[], object], within_s: float = 10) -> None:
-    deadline = time.monotonic() + within_s
-    while not question():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def begin(process: SamplingProcess, rig: Rig) -> Sampler:
