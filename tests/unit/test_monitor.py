@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cpost.measure.cgroup import UNIFIED, Group
 from cpost.measure.monitor import MonitorWatch
+from waiting import until
 
 CONTAINERS = ["libpod-1f2e", "libpod-1f2e.scope", "1f2e", "docker-1f2e.scope"]
 MONITORS = ["conmon", "libpod-conmon-1f2e.scope"]
 
 
+class Looked(Group):
+    """Counts how often somebody began to look for monitors."""
+
+    looks = 0
+
+    def monitors(self) -> Iterator[Group]:
+        self.looks += 1
+        return super().monitors()
+
+
+def looked(parent: Looked) -> None:
+    """Wait for one whole look from now on: the second that begins tells that the first is over."""
+    begun = parent.looks
+    until(lambda: parent.looks >= begun + 2, "looks for monitors")
+
+
 @pytest.fixture
-def parent(tmp_path: Path) -> Group:
+def parent(tmp_path: Path) -> Looked:
     return group(tmp_path, "parent")
 
 
@@ -24,8 +41,8 @@ def aside(tmp_path: Path) -> Group:
     return group(tmp_path, "aside")
 
 
-def group(root: Path, name: str) -> Group:
-    made = Group({"cpuset": root / "cpuset" / name, "memory": root / "memory" / name, "pids": root / "pids" / name})
+def group(root: Path, name: str) -> Looked:
+    made = Looked({"cpuset": root / "cpuset" / name, "memory": root / "memory" / name, "pids": root / "pids" / name})
     for path in made.directories.values():
         path.mkdir(parents=True)
     return made
@@ -72,17 +89,17 @@ def test_group_without_processes_has_all_of_them_moved(parent: Group, aside: Gro
 
 
 @pytest.mark.parametrize(("pids", "counted"), [("", False), ("7\n", True)])
-def test_monitor_that_shows_up_while_watched(parent: Group, aside: Group, pids: str, counted: bool) -> None:
+def test_monitor_that_shows_up_while_watched(parent: Looked, aside: Group, pids: str, counted: bool) -> None:
     with MonitorWatch(parent, aside) as watch:
         fill(parent, "conmon", pids)
-        time.sleep(0.05)
+        looked(parent)
     assert watch.counted is counted
     assert (aside.directories["memory"] / "cgroup.procs").exists() is counted
 
 
-def test_without_a_monitor_nothing_moves(parent: Group, aside: Group) -> None:
+def test_without_a_monitor_nothing_moves(parent: Looked, aside: Group) -> None:
     fill(parent, "1f2e", "8\n")
     with MonitorWatch(parent, aside) as watch:
-        time.sleep(0.02)
+        looked(parent)
     assert not watch.counted
     assert not list(aside.directories["memory"].iterdir())
