@@ -1,14 +1,28 @@
-"""A launcher waits under its own name, becomes the command when told to, and says why it cannot."""
+"""A launcher waits under its own name, becomes the command when told to, and says why it cannot.
+
+It forks, which a process with threads should not, and other tests leave some: so each test here has a process of its
+own.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cpost.measure.launcher import Launcher, NotStarted
+
+
+def alone(check: Callable[..., None], *arguments: Any) -> None:
+    """Run a check of this module in a new interpreter; fail as it does."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(check, *arguments).result()
 
 
 def name_of(pid: int) -> str:
@@ -16,6 +30,10 @@ def name_of(pid: int) -> str:
 
 
 def test_it_waits_under_its_own_name_and_becomes_the_command(tmp_path: Path) -> None:
+    alone(waits_and_becomes, tmp_path)
+
+
+def waits_and_becomes(tmp_path: Path) -> None:
     launcher = Launcher(
         ["sh", "-c", 'echo "$A" >"$1"; sleep 100', "-", str(tmp_path / "out")], {**os.environ, "A": "b"}
     )
@@ -31,6 +49,10 @@ def test_it_waits_under_its_own_name_and_becomes_the_command(tmp_path: Path) -> 
 
 
 def test_one_that_is_never_told_to_go_ends(tmp_path: Path) -> None:
+    alone(ends_untold, tmp_path)
+
+
+def ends_untold(tmp_path: Path) -> None:
     launcher = Launcher(["touch", str(tmp_path / "ran")], os.environ)
     launcher.close()
     with pytest.raises(ProcessLookupError):
@@ -39,6 +61,10 @@ def test_one_that_is_never_told_to_go_ends(tmp_path: Path) -> None:
 
 
 def test_one_that_was_killed_meanwhile_is_no_error() -> None:
+    alone(is_killed_meanwhile)
+
+
+def is_killed_meanwhile() -> None:
     launcher = Launcher(["true"], os.environ)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.go()
@@ -55,6 +81,10 @@ def test_one_that_was_killed_meanwhile_is_no_error() -> None:
     ],
 )
 def test_what_cannot_be_started_says_why(program: str, code: int, words: str) -> None:
+    alone(says_why, program, code, words)
+
+
+def says_why(program: str, code: int, words: str) -> None:
     launcher = Launcher([program], os.environ)
     with pytest.raises(NotStarted) as caught:
         launcher.go()
