@@ -10,7 +10,7 @@ bin=$root/.venv/bin
 fail() { printf 'cpost set-up: %s\n  what to do: %s\n' "$1" "$2" >&2; exit 5; }
 heading() { printf '\n== %s\n' "$1"; }
 
-suites=(tests/unit tests/elsewhere tests/integration)  # elsewhere early: it is under way while the first run
+suites=(tests/unit tests/elsewhere tests/integration)
 if [ "${1:-}" = --unit ]; then
   suites=(tests/unit)
   shift

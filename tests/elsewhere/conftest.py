@@ -1,4 +1,7 @@
-"""Each test here stands for one that runs elsewhere; the slow place is under way from the session's beginning."""
+"""Each test here stands for one that runs elsewhere; the slow place is under way from the first of them on.
+
+Not before: unit tests look at this process's children.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from elsewhere import test_podman, test_v2
 from elsewhere.place import Place
 
 PLACES = (test_podman.PLACE, test_v2.PLACE)
-AT_ONCE = (test_v2.PLACE,)  # it has a kernel of its own, so the other tests hardly get into its way
+AT_ONCE = (test_v2.PLACE,)  # it has a kernel of its own: the others do not get into its way
 
 _wanted = pytest.StashKey[dict[Place, list[str]]]()
 
@@ -24,15 +27,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if isinstance(item, pytest.Function) and getattr(item.module, "PLACE", None) in PLACES:
             wanted.setdefault(item.module.PLACE, []).append(item.callspec.params["test"])
     session.config.stash[_wanted] = wanted
-    if not session.config.option.collectonly:
-        for place in AT_ONCE:
-            if place in wanted:
-                place.start(wanted[place])
 
 
 def pytest_unconfigure() -> None:
     for place in PLACES:
         place.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def under_way(pytestconfig: pytest.Config) -> None:
+    """Begin with the slow places."""
+    for place in AT_ONCE:
+        if place in pytestconfig.stash[_wanted]:
+            place.start(pytestconfig.stash[_wanted][place])
 
 
 @pytest.fixture
