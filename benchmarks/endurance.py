@@ -52,8 +52,8 @@ class _Clock:
 class _Counters:
     """Counters of a busy operator whose memory wanders over a gigabyte."""
 
-    def look(self, *, detailed: bool) -> bool:
-        return detailed
+    def look(self, *, detailed: bool, complete: bool = False) -> bool:
+        return detailed or complete
 
     def sample(self, t_ns: int, look: bool, read_ns: int = 0) -> Sample:
         memory = 10**8 + t_ns // 1000 * 7919 % 10**9

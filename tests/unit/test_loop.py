@@ -44,8 +44,11 @@ class Meter:
     def __init__(self, clock: Clock, cost_ms: Callable[[int], float], gone: Callable[[int], bool]) -> None:
         self._clock, self._cost_ms, self._gone = clock, cost_ms, gone
         self.readings = self.sampled = 0
+        self.complete: list[int | None] = []
 
-    def look(self, *, detailed: bool) -> Detail | str | None:
+    def look(self, *, detailed: bool, complete: bool = False) -> Detail | str | None:
+        assert detailed or not complete
+        self.complete.append((self._clock.now - START) // MS if complete else None)
         self._clock.now += int(self._cost_ms(self.readings) * MS)
         self.readings += 1
         if self._gone(self.readings):
@@ -72,7 +75,8 @@ class Measured:
         clock = Clock(end_ms, freeze)
         fixed = cost_ms if callable(cost_ms) else lambda _: cost_ms
         self.batches: list[list[Sample]] = []
-        self.said: Sampling = sample_until_end(Meter(clock, fixed, gone), clock, PERIOD, START, self.batches.append)
+        self.meter = Meter(clock, fixed, gone)
+        self.said: Sampling = sample_until_end(self.meter, clock, PERIOD, START, self.batches.append)
         self.samples = [each for batch in self.batches for each in batch]
 
     @property
@@ -154,6 +158,11 @@ def test_what_was_read_before_the_group_vanished_is_handed_over() -> None:
 def test_details_come_first_last_and_every_100_ms() -> None:
     done = Measured(355)
     assert [each.t_ns / MS for each in done.samples if each.detail is not None] == [0, 100, 200, 300, 355]
+
+
+def test_all_the_rest_comes_first_last_and_with_every_fifth_detail() -> None:
+    done = Measured(1255)
+    assert [at for at in done.meter.complete if at is not None] == [0, 500, 1000, 1255]
 
 
 def test_after_a_freeze_details_come_back_to_their_beat() -> None:

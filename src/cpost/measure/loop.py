@@ -15,6 +15,7 @@ from cpost.model import Sample, Sampling
 from cpost.units import NS_PER_MS, NS_PER_S
 
 DETAIL_BEAT_NS = 100 * NS_PER_MS
+_DETAILS_PER_REST = 5  # how many looks at the memory's parts come with one at all the rest
 _BATCH_NS = 200 * NS_PER_MS
 _PR_SET_TIMERSLACK = 29
 _REAL_TIME_PRIORITY = 1
@@ -36,8 +37,9 @@ class Clock(Protocol):
 class Readable(Protocol[Look]):
     """What the sampling loop reads: a `Meter`, or a script in a test."""
 
-    def look(self, *, detailed: bool) -> Look | None:
-        """Fetch the counters as they stand; None where they are gone."""
+    def look(self, *, detailed: bool, complete: bool = False) -> Look | None:
+        """Fetch the counters as they stand: the fast ones, in detail also the memory's parts, or all; None where they
+        are gone."""
 
     def sample(self, t_ns: int, look: Look, read_ns: int) -> Sample | None:
         """Make a sample of what was fetched; None where it makes no sense."""
@@ -129,21 +131,22 @@ def sample_until_end(
     """
     batch = _Batch(meter, start_ns, emit)
     detail_due_ns = start_ns
-    tick = missed = 0
+    tick = missed = details = 0
     ended = False
     while not ended:
         now_ns = clock.now_ns()
         detailed = now_ns >= detail_due_ns
-        look = meter.look(detailed=detailed)
+        look = meter.look(detailed=detailed, complete=detailed and details % _DETAILS_PER_REST == 0)
         batch.add(now_ns, look, clock.now_ns() - now_ns)
         if detailed:
+            details += 1
             detail_due_ns += DETAIL_BEAT_NS * (1 + (now_ns - detail_due_ns) // DETAIL_BEAT_NS)
         due = (clock.now_ns() - start_ns) // period_ns + 1
         missed += due - tick - 1
         tick = due
         ended = clock.wait_until(start_ns + tick * period_ns)
     now_ns = clock.now_ns()
-    look = meter.look(detailed=True)
+    look = meter.look(detailed=True, complete=True)
     batch.add(now_ns, look, clock.now_ns() - now_ns)
     batch.hand_over()
     return Sampling(period_ns, batch.samples, tick, missed, batch.longest_gap_ns)

@@ -43,8 +43,8 @@ _NEW_HIGH_BYTES = 2**20
 _PRESSURES = ("cpu", "memory", "io")
 _Stalls = tuple[int | None, int | None, int | None, int | None, int | None]
 
-# The bytes of: CPU, memory, high-water mark, throttling; and those of the slower beat.
-Look = tuple[bytes, bytes, bytes, bytes, "tuple[bytes, ...] | None"]
+# The bytes of: CPU, memory, high-water mark, throttling; what memory consists of; and all the rest.
+Look = tuple[bytes, bytes, bytes, bytes, "tuple[bytes, ...] | None", "tuple[bytes, ...] | None"]
 
 
 class Meter(ABC):
@@ -69,7 +69,6 @@ class Meter(ABC):
         self._memory_stat = Parsed(table)
         self._pressure_totals = tuple(Parsed(pressure_totals) for _ in _PRESSURES)
         self._counters = (Counter(), Counter(), Counter())
-        self._dev_shm = DevShm()
         self._open_files()
 
     @property
@@ -77,8 +76,12 @@ class Meter(ABC):
         """How often the CPU counter was found below its last value: somebody has set it back."""
         return self._counters[0].resets
 
-    def look(self, *, detailed: bool) -> Look | None:
+    def look(self, *, detailed: bool, complete: bool = False) -> Look | None:
         """Fetch what the files say now; None where the group is gone.
+
+        Args:
+            detailed: also what memory consists of.
+            complete: also all the rest, each of which costs a file to read.
 
         Memory that rises above all that was seen is looked at in detail whether asked for or not: what it consists of
         at its highest decides the need.
@@ -95,16 +98,17 @@ class Meter(ABC):
                 mark = self._take_mark(memory)
         if not cpu:
             return None
-        if not detailed and not self._is_new_high(memory):
-            return cpu, memory, mark, throttled, None
+        if not detailed and not complete and not self._is_new_high(memory):
+            return cpu, memory, mark, throttled, None, None
         self._detail_high = max(self._detail_high, number(memory) or 0)
-        slow = (*[file.read() for file in self._slow], self._dev_shm.read())
-        return cpu, memory, mark, throttled, slow
+        parts = tuple([file.read() for file in self._parts])
+        rest = tuple([file.read() for file in self._rest]) if complete else None
+        return cpu, memory, mark, throttled, parts, rest
 
     def sample(self, t_ns: int, look: Look, read_ns: int = 0) -> Sample | None:
         """Make a sample of a look, in the order of time; None where the CPU counter makes no sense."""
-        cpu, memory, mark, throttled, slow = look
-        cpu_us, user_us, system_us = self._cpu_times(cpu, slow)
+        cpu, memory, mark, throttled, parts, rest = look
+        cpu_us, user_us, system_us = self._cpu_times(cpu, rest)
         if cpu_us is None:
             return None
         memory_bytes = number(memory)
@@ -112,14 +116,17 @@ class Meter(ABC):
         if throttled:
             self._throttled_seen = self._throttling(throttled)
         throttled_us, periods = self._throttled_seen
-        detail, pids = (None, None) if slow is None else (self._detail(slow), number(slow[0]))
+        detail = None if parts is None else self._memory_parts(parts)
+        pids = None
+        if detail is not None and rest is not None:
+            detail, pids = self._with_rest(detail, rest), number(rest[0])
         return Sample(
             t_ns, cpu_us, user_us, system_us, throttled_us, periods, memory_bytes, peak, detail, pids, read_ns
         )
 
     def read(self, t_ns: int, *, detailed: bool) -> Sample | None:
-        """Both halves at once."""
-        look = self.look(detailed=detailed)
+        """Both halves at once; all there is, or the fast counters alone."""
+        look = self.look(detailed=detailed, complete=detailed)
         return None if look is None else self.sample(t_ns, look)
 
     def begin(self) -> int | None:
@@ -157,7 +164,7 @@ class Meter(ABC):
             file.open_if_missing()
         self._may_reset_mark = self._own
         self._open_container(container)
-        self._dev_shm = DevShm(pid)
+        self._parts = (*self._parts[:-1], DevShm(pid))
 
     # ------------------------------------------------------------ what both versions share
 
@@ -220,6 +227,20 @@ class Meter(ABC):
         if value is not None and (self._highest is None or value > self._highest):
             self._highest = value
 
+    def _with_rest(self, detail: Detail, rest: tuple[bytes, ...]) -> Detail:
+        cpu, memory, memory_full, io, io_full = self._stalled_us(rest[-3:])
+        kills, read_bytes, write_bytes = self._kills_and_io(rest)
+        return detail._replace(
+            oom_kills=kills,
+            io_read_bytes=read_bytes,
+            io_write_bytes=write_bytes,
+            psi_cpu_some_us=cpu,
+            psi_memory_some_us=memory,
+            psi_memory_full_us=memory_full,
+            psi_io_some_us=io,
+            psi_io_full_us=io_full,
+        )
+
     def _stalled_us(self, texts: tuple[bytes, ...]) -> _Stalls:
         """Microseconds stalled: cpu some, memory some and full, io some and full."""
         cpu, memory, io = (totals(text) for totals, text in zip(self._pressure_totals, texts, strict=True))
@@ -231,14 +252,15 @@ class Meter(ABC):
     _standing: CounterFile
     _throttled: CounterFile
     _pids_peak: CounterFile
-    _slow: tuple[CounterFile | EitherFile, ...]  # what is read at the slower beat; the first is pids.current
+    _parts: tuple[CounterFile | EitherFile | DevShm, ...]  # what tells of the parts of memory; last /dev/shm
+    _rest: tuple[CounterFile, ...]  # first pids.current, last the pressures
 
     @abstractmethod
     def _open_files(self) -> None: ...
     @abstractmethod
     def _open_container(self, container: Group) -> None: ...
     @abstractmethod
-    def _cpu_times(self, cpu: bytes, slow: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
+    def _cpu_times(self, cpu: bytes, rest: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
         """Microseconds: all, user, system."""
 
     @abstractmethod
@@ -246,7 +268,10 @@ class Meter(ABC):
         """Microseconds throttled, and periods."""
 
     @abstractmethod
-    def _detail(self, slow: tuple[bytes, ...]) -> Detail: ...
+    def _memory_parts(self, parts: tuple[bytes, ...]) -> Detail: ...
+    @abstractmethod
+    def _kills_and_io(self, rest: tuple[bytes, ...]) -> tuple[int | None, int | None, int | None]:
+        """Out-of-memory kills, bytes read, bytes written."""
 
 
 class _MeterV1(Meter):
@@ -258,15 +283,18 @@ class _MeterV1(Meter):
         self._resettable = self._open("memory", "memory.max_usage_in_bytes", write=self._own)
         self._standing = self._resettable
         self._pids_peak = self._open("pids", "pids.peak")
-        self._slow = (
+        self._parts = (
+            self._open("memory", "memory.stat"),
+            self._open("memory", "memory.kmem.usage_in_bytes"),
+            DevShm(),
+        )
+        self._rest = (
             self._open("pids", "pids.current"),
             self._open("cpuacct", "cpuacct.usage_user"),
             self._open("cpuacct", "cpuacct.usage_sys"),
-            self._open("memory", "memory.stat"),
-            self._open("memory", "memory.kmem.usage_in_bytes"),
             self._open("blkio", "blkio.throttle.io_service_bytes_recursive"),
-            *(self._open(UNIFIED, f"{name}.pressure") for name in _PRESSURES),
             self._nothing_yet(),
+            *(self._open(UNIFIED, f"{name}.pressure") for name in _PRESSURES),
         )
         self._throttled = self._nothing_yet()
         self._oom_seen: int | None = None
@@ -282,15 +310,15 @@ class _MeterV1(Meter):
     def _open_container(self, container: Group) -> None:
         self._throttled = self._open("cpu", "cpu.stat", group=container)
         oom = self._open("memory", "memory.oom_control", group=container)
-        stat = self._fresher("memory", container)
-        self._slow = (*self._slow[:3], stat, *self._slow[4:9], oom)
+        self._parts = (self._fresher("memory", container), *self._parts[1:])
+        self._rest = (*self._rest[:4], oom, *self._rest[5:])
 
-    def _cpu_times(self, cpu: bytes, slow: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
+    def _cpu_times(self, cpu: bytes, rest: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
         total, user, system = self._counters
         cpu_us = total.count(microseconds(number(cpu)))
-        if slow is None:
+        if rest is None:
             return cpu_us, None, None
-        return cpu_us, user.count(microseconds(number(slow[1]))), system.count(microseconds(number(slow[2])))
+        return cpu_us, user.count(microseconds(number(rest[1]))), system.count(microseconds(number(rest[2])))
 
     def _parse_throttling(self, text: bytes) -> tuple[int | None, int | None]:
         stat = table(text)
@@ -304,23 +332,21 @@ class _MeterV1(Meter):
         events = self._oom_events.count()
         return self._oom_seen if events is None else max(self._oom_seen or 0, min(events, 1))
 
-    def _detail(self, slow: tuple[bytes, ...]) -> Detail:
-        stat = self._memory_stat(slow[3])
+    def _memory_parts(self, parts: tuple[bytes, ...]) -> Detail:
+        stat = self._memory_stat(parts[0])
         cache, shmem = stat.get(b"total_cache"), stat.get(b"total_shmem")
-        read_bytes, write_bytes = io_v1(slow[5])
         return Detail(
             stat.get(b"total_rss"),
             shmem,
             cache,
             stat.get(b"total_inactive_file"),
-            number(slow[4]),
+            number(parts[1]),
             None if cache is None else max(0, cache - (shmem or 0)),
-            self._oom_kills(slow[9]),
-            read_bytes,
-            write_bytes,
-            *self._stalled_us(slow[6:9]),
-            dev_shm_bytes=number(slow[-1]),
+            dev_shm_bytes=number(parts[-1]),
         )
+
+    def _kills_and_io(self, rest: tuple[bytes, ...]) -> tuple[int | None, int | None, int | None]:
+        return self._oom_kills(rest[4]), *io_v1(rest[3])
 
 
 class _MeterV2(Meter):
@@ -333,9 +359,9 @@ class _MeterV2(Meter):
         self._resettable = self._open(UNIFIED, "memory.peak", write=True)
         self._pids_peak = self._open(UNIFIED, "pids.peak")
         self._io = self._open(UNIFIED, "io.stat")
-        self._slow = (
+        self._parts = (self._open(UNIFIED, "memory.stat"), DevShm())
+        self._rest = (
             self._open(UNIFIED, "pids.current"),
-            self._open(UNIFIED, "memory.stat"),
             self._open(UNIFIED, "memory.events"),
             self._io,
             *(self._open(UNIFIED, f"{name}.pressure") for name in _PRESSURES),
@@ -344,7 +370,7 @@ class _MeterV2(Meter):
 
     def _open_container(self, container: Group) -> None:
         self._throttled = self._open(UNIFIED, "cpu.stat", group=container)
-        self._slow = (self._slow[0], self._fresher(UNIFIED, container), *self._slow[2:])
+        self._parts = (self._fresher(UNIFIED, container), *self._parts[1:])
 
     def _cpu_times(self, cpu: bytes, _: tuple[bytes, ...] | None) -> tuple[int | None, int | None, int | None]:
         stat = table(cpu)
@@ -359,11 +385,10 @@ class _MeterV2(Meter):
         stat = table(text)
         return stat.get(b"throttled_usec"), stat.get(b"nr_throttled")
 
-    def _detail(self, slow: tuple[bytes, ...]) -> Detail:
-        stat = self._memory_stat(slow[1])
+    def _memory_parts(self, parts: tuple[bytes, ...]) -> Detail:
+        stat = self._memory_stat(parts[0])
         file, shmem = stat.get(b"file"), stat.get(b"shmem")
         reclaimable = None if file is None else max(0, file - (shmem or 0)) + stat.get(b"slab_reclaimable", 0)
-        read_bytes, write_bytes = io_v2(slow[3]) if self._io.usable else (None, None)
         return Detail(
             stat.get(b"anon"),
             shmem,
@@ -371,12 +396,12 @@ class _MeterV2(Meter):
             stat.get(b"inactive_file"),
             stat.get(b"kernel"),
             reclaimable,
-            table(slow[2]).get(b"oom_kill"),
-            read_bytes,
-            write_bytes,
-            *self._stalled_us(slow[4:7]),
-            dev_shm_bytes=number(slow[-1]),
+            dev_shm_bytes=number(parts[-1]),
         )
+
+    def _kills_and_io(self, rest: tuple[bytes, ...]) -> tuple[int | None, int | None, int | None]:
+        kills = table(rest[1]).get(b"oom_kill")
+        return (kills, *io_v2(rest[2])) if self._io.usable else (kills, None, None)
 
 
 def open_meter(hierarchies: Hierarchies, group: Group, *, own: bool) -> Meter:

@@ -69,7 +69,7 @@ class TreeMeter:
         self.memory_peak_bytes: int | None = None
         self.pids_peak: int | None = None
 
-    def look(self, *, detailed: bool) -> Sample | None:
+    def look(self, *, detailed: bool, complete: bool = False) -> Sample | None:
         """What the processes have used since they began; None where none is left.
 
         Its time counts from the call: looking for new processes comes first, and takes a while.
@@ -83,7 +83,7 @@ class TreeMeter:
                 # Parents come first: a child that is waited for meanwhile is missing once rather than there twice.
                 times, memory = process.cpu_times(), process.memory_info()
                 cpu_us += process_cpu_us(process.pid)
-                threads += process.num_threads() if detailed else 0
+                threads += process.num_threads() if detailed or complete else 0
             except (*_GONE, OSError):
                 continue
             cpu_us += round((times.children_user + times.children_system) * US_PER_S)
