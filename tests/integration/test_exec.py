@@ -303,6 +303,28 @@ def test_ctrl_c_reaches_the_command_once(cpost: Cpost, tmp_path: Path, way: str)
     assert b"(Interrupted)" in text
 
 
+@pytest.mark.parametrize(("script", "code"), [("exec sleep 100", 130), ("trap 'exit 0' INT; sleep 100", 0)])
+@pytest.mark.parametrize("way", ["group"], indirect=True)
+def test_a_command_that_ends_at_ctrl_c_was_interrupted(
+    cpost: Cpost, tmp_path: Path, way: str, script: str, code: int
+) -> None:
+    """On a terminal, where it may be over before cpost has looked for a signal."""
+    options = ["exec", "-q", "--metrics_dir", str(tmp_path / "m"), "--", "sh", "-c", f"echo ready; {script}"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(str(harness.CPOST), [str(harness.CPOST), *options], {**cpost.environment(), **NO_ENGINE})
+    with contextlib.suppress(OSError):  # EIO: the terminal's other side is closed
+        while part := os.read(terminal, 4096):
+            if b"ready" in part:
+                os.write(terminal, b"\x03")
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    record = harness.load_run(tmp_path / "m")
+    assert (record["complete"], record["stopped_by"]) == (False, "SIGINT")
+    assert record["operators"][0]["result"]["outcome"] == "interrupted"
+    assert record["operators"][0]["recommendation"]["status"] == "refused"
+
+
 # ---------------------------------------------------------------- nothing is left
 
 

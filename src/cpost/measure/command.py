@@ -270,6 +270,8 @@ class _Measurement:
             except queue.Empty:
                 event = []
             if isinstance(event, _Ended):
+                if self._interrupts.signum is not None:  # it may be over before anybody has looked for a signal
+                    self._stopped_as = self._stopped_as or Outcome.INTERRUPTED
                 return event
             self._take(event)
             self._observer.progress(time.monotonic_ns() - self._started_ns)
