@@ -219,9 +219,10 @@ def test_every_failure_is_told(temp: Path, groups: Hierarchies, monkeypatch: pyt
     (temp / "h/cg" / LIVING.name(RUN)).mkdir()
     monkeypatch.setattr(cleanup, "remove_tree", lambda _: False)
     monkeypatch.setattr(cleanup, "remove_group", lambda *_: False)
+    monkeypatch.setattr(cleanup.marked, "kill", lambda _: False)
     engine: Any = Engine(stuck="x")
     failures = cleanup.remove_run(engine, groups, LIVING, RUN)
-    assert [failure.split()[0] for failure in failures] == ["engine:", "control", "folder"]
+    assert [failure.split()[0] for failure in failures] == ["engine:", "processes", "control", "folder"]
 
 
 def test_a_slice_is_stopped_with_systemd_first(groups: Hierarchies, monkeypatch: pytest.MonkeyPatch) -> None:

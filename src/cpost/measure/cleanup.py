@@ -54,7 +54,8 @@ def remove_run(
             engine.remove_labelled(owner.labels(run_id))
         except EngineError as error:
             failures.append(error.message)
-    marked.kill(owner.name(run_id))
+    if not marked.kill(owner.name(run_id)):
+        failures.append(f"processes that carry {marked.VARIABLE}={owner.name(run_id)}: they cannot be killed")
     for name, group in _groups(hierarchies, owner.name(run_id)):
         if not remove_group(name, group):
             failures.append(f"control group {name}: still in use")
