@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cpost.errors import EngineError, HostError
-from cpost.measure import guard
+from cpost.measure import guard, marked
 from cpost.measure.guard import Guard
 from cpost.measure.owner import Owner
 
@@ -164,6 +164,17 @@ def test_a_real_guard_outlives_the_terminal_s_session(monkeypatch: pytest.Monkey
     assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME, "no-engine"]
     assert started["start_new_session"]
     assert started["stdin"] == subprocess.PIPE
+
+
+def test_a_guard_inside_another_run_s_command_is_none_of_that_run_s_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = Owner.current().name("20260101T000000xffff")
+    monkeypatch.setenv(marked.VARIABLE, outer)
+    watching = Guard(RUN, "nobody")
+    try:
+        assert marked.carries(watching.pid, outer) is False
+    finally:
+        watching.release()
+    assert watching._process.returncode == 0
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), subprocess.TimeoutExpired("guard", 5)])

@@ -15,6 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from cpost.measure import marked
+
 if TYPE_CHECKING:
     from cpost.measure.engine import Engine
 
@@ -41,6 +43,8 @@ class Guard:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            # Inside another run's command it must not be killed as one of that run's processes.
+            env={name: value for name, value in os.environ.items() if name != marked.VARIABLE},
             cwd="/",  # `-m` looks for modules in the current folder first, which may be anybody's
         )
 
