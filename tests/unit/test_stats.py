@@ -133,6 +133,23 @@ def test_a_connection_that_breaks_is_made_again(sampled: Any) -> None:
     assert sampler.error == ""
 
 
+def test_a_sample_whose_start_is_not_known_is_left_out(sampled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine([told(1, 100), told(2, 200), told(3, 300)])
+    answer, asked = engine.inspect, []
+
+    def inspect(container: str) -> ContainerState:
+        asked.append(container)
+        if len(asked) == 1:
+            raise EngineLost("cut")
+        return answer(container)
+
+    monkeypatch.setattr(engine, "inspect", inspect)
+    sampler, samples = sampled(engine)
+    assert [(each.t_ns // S, each.cpu_us) for each in samples] == [(2, 200_000), (3, 300_000)]
+    sampler.totals()
+    assert (sampler.life.sampling.samples, sampler.life.sampling.longest_gap_ns) == (2, 2 * S)
+
+
 def test_an_answer_of_another_shape_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     broken: Any = Engine([{"read": "2026-01-01T00:00:01Z"}])
     sampler = StatsSampler(broken, "c", print)

@@ -51,9 +51,6 @@ class StatsSampler:
         """Open the stream; best before the container starts, since the engine's beat begins then."""
         self._thread.start()
 
-    def attach(self, pid: int) -> None:
-        """Nothing: the engine knows its container."""
-
     def stop(self) -> None:
         """Take no more samples; the stream is let go at its next beat."""
         self._stopped.set()
@@ -106,6 +103,8 @@ class StatsSampler:
             return  # not started yet, or ended already
         if self.life.started_ns is None:
             self._take_times()
+        if self.life.started_ns is None:
+            return  # the engine did not say since when; the next sample's counters hold what this one's do
         sample = read_sample(told, at_ns - self.life.started_at_ns)
         self._mark_bytes = told["memory_stats"].get("max_usage") or self._mark_bytes
         self._pids_peak = max(self._pids_peak or 0, sample.pids or 0) or None
