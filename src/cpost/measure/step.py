@@ -176,8 +176,9 @@ class _Measurement:
         self._started_ns = time.monotonic_ns()
         self._observer.started(self._container)
         threading.Thread(target=self._wait, name="cpost-wait", daemon=True).start()
-        if self._bench.elsewhere is None and not (self._sampler.exact and self._sampler.started.wait(_LOOK_S)):
-            self._attach()
+        sampler = self._sampler
+        if isinstance(sampler, Sampler) and not (sampler.exact and sampler.started.wait(_LOOK_S)):
+            self._attach(sampler)
         return None
 
     def _start_container(self) -> None:
@@ -189,7 +190,7 @@ class _Measurement:
         if watch.counted:
             self._warnings.append("Podman's monitor is counted with the operator: CPU and memory may be too high")
 
-    def _attach(self) -> None:
+    def _attach(self, sampler: Sampler) -> None:
         """Help the sampler where it cannot find the container from above."""
         state = self._bench.engine.inspect(self._container)
         if state.pid == 0:
@@ -199,7 +200,7 @@ class _Measurement:
             again = self._bench.engine.inspect(self._container)
             inside = None if again.pid != state.pid else False
         if inside:
-            self._sampler.attach(state.pid)
+            sampler.attach(state.pid)
         elif inside is False:
             self._ask_engine()
 

@@ -77,7 +77,7 @@ class TreeMeter:
         called_ns = time.monotonic_ns()
         self._search()
         searched_ns = time.monotonic_ns()
-        cpu_us, user_s, system_s, resident, private, threads, alive = self.reaped_us, 0.0, 0.0, 0, 0, 0, 0
+        cpu_us, user_s, system_s, resident, private, threads = self.reaped_us, 0.0, 0.0, 0, 0, 0
         for process in self._members:
             try:
                 # Parents come first: a child that is waited for meanwhile is missing once rather than there twice.
@@ -92,7 +92,6 @@ class TreeMeter:
                 system_s + times.system + times.children_system,
             )
             resident, private = resident + memory.rss, private + max(0, memory.rss - memory.shared)
-            alive += 1
         if not resident:
             return None
         self._highest_cpu_us = max(self._highest_cpu_us, cpu_us)
