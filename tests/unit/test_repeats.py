@@ -13,6 +13,7 @@ from builders import MB, pipeline, result, sample, step, totals, usage
 from cpost import repeats
 from cpost.errors import EngineError, HostError, Interrupted
 from cpost.interrupts import Interrupts
+from cpost.measure.cgroup import Hierarchies
 from cpost.measure.step import Bench, measure_step
 from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Step, StepResult
 from cpost.outputs import OutputFolders
@@ -264,6 +265,29 @@ def test_what_is_made_for_a_later_run_has_a_name_of_its_own() -> None:
                 measure_step(step(index=index), bench, nothing, earlier=earlier)
     assert named[:2] == ["cpost_r_0_a", "cpost_r_0r1_a"]
     assert len(set(named)) == 24
+
+
+def test_a_later_run_s_groups_have_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text("1 1 0:1 / /cg rw - cgroup2 cgroup2 rw\n")
+    (tmp_path / "cg").mkdir()
+    there: list[set[str]] = []
+
+    class Engine:
+        def create(self, *_: Any) -> str:
+            there.append({path.name for path in (tmp_path / "cg").iterdir()})
+            raise EngineError("enough")
+
+    engine: Any = Engine()
+    nothing: Any = None
+    groups = Hierarchies.read(tmp_path)
+    for monitored in (True, False):
+        bench = Bench(engine, nothing, groups, "r", {}, "n", "g", "cgroupfs", monitored, 10**7, Interrupts(), NO_GPUS)
+        for earlier in range(2):
+            with pytest.raises(EngineError):
+                measure_step(step(), bench, nothing, earlier=earlier)
+    assert there == [{"g_0", "g_0_monitor"}, {"g_0r1", "g_0r1_monitor"}, {"g_0"}, {"g_0r1"}]
+    assert not list((tmp_path / "cg").iterdir())
 
 
 # ---------------------------------------------------------------- /dev/shm

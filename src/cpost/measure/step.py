@@ -75,29 +75,31 @@ def measure_step(step: Step, bench: Bench, observer: StepObserver, *, earlier: i
     place = f"{step.index}r{earlier}" if earlier else str(step.index)
     name = f"cpost_{bench.run_id}_{place}_{step.operator}"
     labels = {**bench.labels, LABEL_OPERATOR: step.operator}
-    with _parent_group(step, place, bench) as (parent, parent_name):
+    with _parent_group(step, place, bench) as (parent, aside, parent_name):
         container = bench.engine.create(step, name, labels, bench.network, parent_name)
         try:
             with bench.gpus.watching(lambda pid: bench.hierarchies.contains(pid, container)):
-                return _Measurement(step, bench, observer, container, parent).result()
+                return _Measurement(step, bench, observer, container, parent, aside).result()
         finally:
             with contextlib.suppress(EngineError):  # what stays is removed with the run, by its label
                 bench.engine.remove(Owned("container", container, name, labels))
 
 
 @contextmanager
-def _parent_group(step: Step, place: str, bench: Bench) -> Iterator[tuple[Group | None, str | None]]:
-    """A control group of our own above the container's; (None, None) where cpost may not make any."""
+def _parent_group(step: Step, place: str, bench: Bench) -> Iterator[tuple[Group | None, Group | None, str | None]]:
+    """A control group of our own above the container's, one where the engine's monitor is put aside, and the first
+    one's name for the engine; None where there is no such thing."""
     if bench.group_name is None:
-        yield None, None
+        yield None, None, None
         return
     name = f"{bench.group_name}_{place}"
     if bench.cgroup_driver == "systemd":
         name += ".slice"
-    group, aside = bench.hierarchies.group(name), _monitor_group(step, bench)
+    group = bench.hierarchies.group(name)
+    aside = bench.hierarchies.group(f"{bench.group_name}_{place}_monitor") if bench.monitored else None
     try:
         group.make()
-        if bench.monitored:
+        if aside is not None:
             aside.make()
         group.limit_memory(step.memory_limit_bytes)
     except OSError as error:
@@ -105,15 +107,11 @@ def _parent_group(step: Step, place: str, bench: Bench) -> Iterator[tuple[Group 
             f"cannot make control group {name}: {error.strerror}", "`cpost doctor` checks the host"
         ) from error
     try:
-        yield group, name if name.endswith(".slice") else f"/{name}"
+        yield group, aside, name if name.endswith(".slice") else f"/{name}"
     finally:
         remove_group(name, group)
-        aside.remove()
-
-
-def _monitor_group(step: Step, bench: Bench) -> Group:
-    """Where the engine's monitor of the container is put aside."""
-    return bench.hierarchies.group(f"{bench.group_name}_{step.index}_monitor")
+        if aside is not None:
+            aside.remove()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +127,21 @@ class _Lost:
 class _Measurement:
     """One container from start to end."""
 
-    def __init__(self, step: Step, bench: Bench, observer: StepObserver, container: str, parent: Group | None) -> None:
+    def __init__(
+        self,
+        step: Step,
+        bench: Bench,
+        observer: StepObserver,
+        container: str,
+        parent: Group | None,
+        aside: Group | None,
+    ) -> None:
         self._step = step
         self._bench = bench
         self._observer = observer
         self._container = container
         self._parent = parent
+        self._aside = aside
         self._events: queue.SimpleQueue[list[Sample] | _Ended | _Lost] = queue.SimpleQueue()
         self._sampler: Sampler | StatsSampler
         if bench.elsewhere is None:
@@ -182,10 +189,10 @@ class _Measurement:
         return None
 
     def _start_container(self) -> None:
-        if self._parent is None or not self._bench.monitored:
+        if self._parent is None or self._aside is None:
             self._bench.engine.start(self._container)
             return
-        with MonitorWatch(self._parent, _monitor_group(self._step, self._bench)) as watch:
+        with MonitorWatch(self._parent, self._aside) as watch:
             self._bench.engine.start(self._container)
         if watch.counted:
             self._warnings.append("Podman's monitor is counted with the operator: CPU and memory may be too high")
