@@ -130,8 +130,8 @@ def test_a_driver_that_hangs_in_a_step_is_a_warning_and_is_waited_for_once(
 
 
 def test_a_driver_that_hangs_at_the_end_is_a_warning(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_watch, "_ANSWER_S", 0.3)
     watch = start(A100, "hang nvmlDeviceGetPowerUsage 1500 3")
-    monkeypatch.setattr(watch, "_patience_s", 0.3)
     with watch.watching(lambda _: True):
         assert looks_of(watch, 2)
         time.sleep(0.2)
@@ -147,6 +147,22 @@ def test_a_driver_that_comes_back_is_used_again(start: Start, nvml_script: Scrip
     nvml_script(A100)
     with watch.watching(lambda _: True):
         assert looks_of(watch, 2)
+
+
+def test_a_driver_that_answers_again_is_given_its_time_again(
+    start: Start, nvml_script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow to wake, and from then on slower than one that is known to hang is waited for."""
+    watch = start(A100, "hang nvmlDeviceGetPowerUsage 600 1")
+    monkeypatch.setattr(gpu_watch, "_KNOWN_TO_HANG_S", 0.05)
+    watch._patience_s = 0.05
+    with watch.watching(lambda _: True):
+        assert looks_of(watch, 1)
+    assert "before the operator started" in watch.problems()[0]
+    nvml_script(A100, "hang nvmlDeviceGetPowerUsage 300 1")
+    with watch.watching(lambda _: True):
+        assert watch.take()
+    assert watch.problems() == []
 
 
 # ---------------------------------------------------------------- none

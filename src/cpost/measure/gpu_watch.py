@@ -112,6 +112,8 @@ class GpuWatch:
         looks = []
         while self._step is not None and self._step.looks:
             looks.append(self._step.looks.popleft())
+        if looks:  # a driver that was slow to wake answers now
+            self._patience_s = _ANSWER_S
         return looks
 
     def problems(self) -> list[str]:
