@@ -105,6 +105,19 @@ def test_a_failure_of_ours_in_the_thread_is_reported_and_the_next_step_is_watche
         assert looks_of(watch, 2)
 
 
+def test_looks_that_nobody_fetches_do_not_pile_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_watch, "_MOST_LOOKS", 2)
+    watch = start(A100)
+    began_ns = time.time_ns()
+    with watch.watching(lambda _: True):
+        assert watch._step is not None
+        for _ in range(400):
+            time.sleep(0.01)
+            if min(look.at_ns for look in tuple(watch._step.looks)) > began_ns + 10**8:
+                break
+    assert len(watch.take()) == 2
+
+
 # ---------------------------------------------------------------- a driver that hangs
 
 

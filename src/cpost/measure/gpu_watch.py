@@ -30,6 +30,7 @@ _REST_PER_COST = 4  # looks take a fifth of the thread's time at most: the opera
 _OPEN_S = 10.0  # without its persistence daemon a driver of many GPUs takes seconds to wake
 _ANSWER_S = 2.0
 _KNOWN_TO_HANG_S = 0.1
+_MOST_LOOKS = 20_000  # that nobody fetches: a quarter of an hour without a sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class _Beside:
 
     is_own: Callable[[int], bool | None]
     known: dict[int, bool] = field(default_factory=dict)
-    looks: deque[GpuLook] = field(default_factory=deque)
+    looks: deque[GpuLook] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
     problems: list[str] = field(default_factory=list)
     silent: bool = False
     first: threading.Event = field(default_factory=threading.Event)
