@@ -118,6 +118,7 @@ def recommend(
     usage: Usage | None,
     memory_limit_bytes: int = 0,
     declared_gpus: int | None = None,
+    given_gpus: int = 0,
 ) -> Recommendation:
     """Apply a policy of `POLICIES` to a step that ended well; anything else gets a refusal with its reason.
 
@@ -125,6 +126,7 @@ def recommend(
         memory_limit_bytes: the ceiling that the step ran under; a figure at the ceiling is the ceiling's, not the
             operator's. 0 = none.
         declared_gpus: how many GPUs the operator asks for today.
+        given_gpus: how many it got.
     """
     if result.outcome is not Outcome.COMPLETED:
         reason = _OUTCOME_REASONS[result.outcome]
@@ -139,7 +141,7 @@ def recommend(
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
         )
     advice = _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
-    advice = _with_gpus(advice, usage.gpus, declared_gpus or 0)
+    advice = _with_gpus(advice, usage.gpus, declared_gpus or 0, given_gpus)
     doubt = _DOUBTS.get(result.totals.source if result.totals else "")
     return replace(advice, reasons=(*advice.reasons, doubt)) if doubt and advice.status is Advice.OK else advice
 
@@ -161,15 +163,15 @@ def _with_dev_shm(advice: Recommendation, peak_bytes: int | None) -> Recommendat
     )
 
 
-def _with_gpus(advice: Recommendation, gpus: Sequence[GpuUsage], declared: int) -> Recommendation:
-    count, reason = gpu_request(gpus, declared)
+def _with_gpus(advice: Recommendation, gpus: Sequence[GpuUsage], declared: int, given: int) -> Recommendation:
+    count, reason = gpu_request(gpus, declared, given)
     if advice.status is not Advice.OK or count == 0:
         return advice
     requests, limits = (replace(each, gpu_count=count) for each in (advice.requests, advice.limits))
     return replace(advice, requests=requests, limits=limits, reasons=(*advice.reasons, f"{_GPU_REASON} {reason}"))
 
 
-def gpu_request(gpus: Sequence[GpuUsage], declared: int) -> tuple[int, str]:
+def gpu_request(gpus: Sequence[GpuUsage], declared: int, given: int) -> tuple[int, str]:
     """How many GPUs to ask for, and why; 0 = do not ask.
 
     One on which no process of the operator was ever seen is not needed: whatever runs on a GPU holds memory there. But
@@ -177,7 +179,8 @@ def gpu_request(gpus: Sequence[GpuUsage], declared: int) -> tuple[int, str]:
     """
     used = sum(gpu.used for gpu in gpus)
     if not gpus:
-        return declared, "as declared, it was run without any"
+        unseen = "as declared: its GPUs could not be watched" if given else "as declared, it was run without any"
+        return declared, unseen
     if used >= declared:
         return used, "as many as its processes held memory on"
     if used == 0:
@@ -193,6 +196,7 @@ def recommend_worst(
     planned: int,
     memory_limit_bytes: int = 0,
     declared_gpus: int | None = None,
+    given_gpus: int = 0,
 ) -> Recommendation:
     """Apply a policy to several runs of an operator: the most that any of its measured repeats asks for.
 
@@ -201,13 +205,13 @@ def recommend_worst(
     Args:
         repeats: warm-ups too: they say nothing unless one did not end well.
         planned: how many measured repeats were asked for; fewer get a refusal.
-        memory_limit_bytes, declared_gpus: see `recommend`.
+        memory_limit_bytes, declared_gpus, given_gpus: see `recommend`.
     """
     counted: list[_Judged] = []
     for repeat in repeats:
         if repeat.kind is RepeatKind.WARMUP and repeat.result.outcome is Outcome.COMPLETED:
             continue
-        advice = recommend(policy, repeat.result, repeat.usage, memory_limit_bytes, declared_gpus)
+        advice = recommend(policy, repeat.result, repeat.usage, memory_limit_bytes, declared_gpus, given_gpus)
         if advice.status is Advice.REFUSED or repeat.usage is None:
             return refuse(policy, f"{repeat.name}: {advice.reasons[0]}")
         counted.append(_Judged.by(policy, repeat, repeat.usage, advice))

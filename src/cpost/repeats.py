@@ -147,8 +147,8 @@ class Runner:
         options = self._options
         if options.repeat == 1 and not options.warmup:
             result, usage = self._once(step, 0, warnings)
-            gpus = step.declared.gpu_count
-            advice = recommend(options.policy, result, usage, step.memory_limit_bytes, gpus)
+            gpus = (step.declared.gpu_count, step.gpu_count)
+            advice = recommend(options.policy, result, usage, step.memory_limit_bytes, *gpus)
             series = self._named(self._folder.series_path(step.operator))
             return OperatorRecord(step.operator, step.image, step.declared, result, advice, usage, series)
         done: list[Repeat] = []
@@ -193,8 +193,8 @@ class Runner:
 
     def _record(self, step: Step, done: Sequence[Repeat]) -> OperatorRecord:
         options, last = self._options, done[-1]
-        gpus = step.declared.gpu_count
-        advice = recommend_worst(options.policy, done, options.repeat, step.memory_limit_bytes, gpus)
+        gpus = (step.declared.gpu_count, step.gpu_count)
+        advice = recommend_worst(options.policy, done, options.repeat, step.memory_limit_bytes, *gpus)
         whole = len(spread.measured(done)) == options.repeat
         return OperatorRecord(
             operator=step.operator,

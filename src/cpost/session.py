@@ -191,8 +191,7 @@ class _Session:
             folder = self._folder(plan)
             with contextlib.closing(folder):
                 self._outputs.check(plan)
-                if self._elsewhere is None:
-                    self._check_gpus(plan)
+                self._check_gpus(plan)
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
                 folder.prepare()
@@ -223,7 +222,8 @@ class _Session:
             ) from error
 
     def _check_gpus(self, plan: Plan) -> None:
-        require_gpus(self._gpus.facts, plan.steps)
+        if self._elsewhere is None:
+            require_gpus(self._gpus.facts, plan.steps)
         for problem in self._gpus.facts.problems:
             self._warn(problem)
         for step in plan.steps:

@@ -249,6 +249,15 @@ def test_gpus_to_ask_for(
     assert made.reasons[:-1] == plain.reasons
 
 
+@pytest.mark.parametrize(("given", "because"), [(0, "it was run without any"), (2, "could not be watched")])
+def test_gpus_that_nobody_could_watch_are_not_said_to_be_absent(given: int, because: str) -> None:
+    alone = recommend("peak", result(), usage(), declared_gpus=2, given_gpus=given)
+    several = recommend_worst("peak", runs_of([usage(), usage()]), 2, declared_gpus=2, given_gpus=given)
+    for made in (alone, several):
+        assert made.requests.gpu_count == 2
+        assert because in made.reasons[-1]
+
+
 @pytest.mark.parametrize("gpus", [(), (OFF, OFF)])
 def test_whoever_neither_asks_for_a_gpu_nor_uses_one_is_told_nothing_of_gpus(gpus: tuple[GpuUsage, ...]) -> None:
     assert recommend("peak", result(), usage(gpus=gpus)) == recommend("peak", result(), usage())

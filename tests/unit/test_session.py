@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import record, result, run, step
+from builders import pipeline, record, result, run, step
 
 from cpost import session
 from cpost.errors import EngineError, HostError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure.cleanup import Leftover
-from cpost.model import Options, Outcome
+from cpost.measure.gpu_watch import GpuFacts
+from cpost.model import Options, Outcome, Plan, Resources
 
 DEFINITION = """\
 api-version: 0.4.0
@@ -171,6 +174,24 @@ def test_a_sweep_removes_what_it_finds_unless_dry(monkeypatch: pytest.MonkeyPatc
 
 
 # ---------------------------------------------------------------- before the first operator
+
+
+@pytest.mark.parametrize("elsewhere", [None, "they run on there"])
+def test_operators_that_run_without_their_gpus_are_named_wherever_they_run(elsewhere: str | None) -> None:
+    made: Any = object.__new__(session._Session)
+    made._gpus = SimpleNamespace(facts=GpuFacts(absent_because="none"))
+    made._elsewhere, made._options, made._run, made._observer = elsewhere, Options(no_gpu=True), run(), Audience()
+    made._check_gpus(Plan(pipeline(), (step(declared=Resources(gpu_count=1)),)))
+    assert made._run.warnings == ("a asks for gpu: 1 and runs without (--no_gpu)",)
+
+
+@pytest.mark.parametrize("elsewhere", [None, "they run on there"])
+def test_gpus_are_counted_where_the_operators_run_here(elsewhere: str | None) -> None:
+    made: Any = object.__new__(session._Session)
+    made._gpus = SimpleNamespace(facts=GpuFacts(absent_because="none"))
+    made._elsewhere, made._options = elsewhere, Options()
+    with pytest.raises(HostError) if elsewhere is None else contextlib.nullcontext():
+        made._check_gpus(Plan(pipeline(), (step(gpu_count=1),)))
 
 
 def test_an_operator_behind_a_failed_one_is_told_so() -> None:
