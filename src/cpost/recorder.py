@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cpost.gpu_usage import GpuBuilder
-from cpost.model import OperatorRecord, Run, Sample, Step, StepResult, Usage
+from cpost.model import ENGINE_STATS, OperatorRecord, Run, Sample, Step, StepResult, Usage
 from cpost.model.gpu import Gpu, GpuLook, GpuReading, GpuUsage
 from cpost.report import spreadsheet
 from cpost.store import RunFolder
@@ -139,7 +139,8 @@ class Recorder:
                 percent = step_usage.cpu_pct.maximum
             self._gpus.collect()
             self._file.write(self._row(sample, first_at_ns, percent))
-            gpus = self._gpus.finish(first_at_ns, first_at_ns + sample.t_ns)
+            here = result.totals is None or result.totals.source != ENGINE_STATS  # else the GPUs seen are not its own
+            gpus = self._gpus.finish(first_at_ns, first_at_ns + sample.t_ns) if here else ()
             step_usage = replace(step_usage, gpus=gpus) if step_usage is not None else None
         return step_usage
 

@@ -19,6 +19,7 @@ from cpost.measure.outcome import StepObserver
 from cpost.measure.owner import LABEL_OPERATOR
 from cpost.measure.step import Bench, measure_step
 from cpost.model import (
+    ENGINE_STATS,
     OperatorRecord,
     Options,
     Outcome,
@@ -83,7 +84,9 @@ class Containers:
         image_id = self._image_ids[step.image]
         watch = host.HostWatch()
         result = measure_step(replace(step, image=image_id), self._bench, observer, earlier=earlier)
-        here = self._bench.elsewhere is None
+        # An engine may turn out to be elsewhere only once a container runs.
+        seen = result.totals.source if result.totals else ""
+        here = self._bench.elsewhere is None and seen != ENGINE_STATS
         beside = watch.warnings(result.totals.cpu_us if result.totals else None) if here else ()
         return replace(result, image_id=image_id, warnings=(*result.warnings, *beside))
 

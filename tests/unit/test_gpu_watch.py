@@ -237,3 +237,11 @@ def test_gpus_of_this_host_are_disregarded_where_operators_run_elsewhere(start: 
     assert watch.facts == GpuFacts(absent_because="they run on there")
     with watch.watching(lambda _: True):
         assert watch.take() == []
+
+
+def test_gpus_can_be_disregarded_in_the_middle_of_a_step(start: Start) -> None:
+    watch = start(A100)
+    with watch.watching(lambda _: True):
+        assert watch.take()
+        watch.disregard("it turns out that they run there")
+    assert (watch.take(), watch.problems()) == ([], [])

@@ -108,6 +108,15 @@ def look(t_ms: float, own: int, busy: int | None = None) -> GpuLook:
     return GpuLook(at_ns, (reading, GpuReading(own_memory_bytes=0, own_processes=0, other_processes=0)))
 
 
+def test_gpus_of_this_host_are_no_use_to_an_operator_elsewhere(tmp_path: Path, audience: Audience) -> None:
+    for source, count in (("engine stats", 0), ("kernel", 1)):
+        recorder = recorder_of(tmp_path, audience, GpuRecorder((Gpu("GPU-a", "A", 1000),), list))
+        recorder.samples(AT, [sample(0), sample(20, 10_000)])
+        used = finished(recorder, result(totals=totals(20_000, source=source), wall_ns=30 * MS))
+        assert used is not None
+        assert len(used.gpus) == count
+
+
 def test_a_row_has_the_gpu_figures_that_came_since_the_row_before(tmp_path: Path, audience: Audience) -> None:
     come = [look(-5, 90, 7), look(12, 100, 30), look(17, 200), look(31, 300, 50)]
     gpus = GpuRecorder((Gpu("GPU-a", "A", 1000), Gpu("GPU-b", "B")), lambda: [come.pop(0) for _ in come[:3]])

@@ -290,6 +290,21 @@ def test_a_later_run_s_groups_have_names_of_their_own(tmp_path: Path) -> None:
     assert not list((tmp_path / "cg").iterdir())
 
 
+# ---------------------------------------------------------------- an engine elsewhere
+
+
+@pytest.mark.parametrize(("source", "said"), [("kernel", ("this host was busy",)), ("engine stats", ())])
+def test_how_busy_this_host_was_is_said_of_what_ran_on_it(
+    monkeypatch: pytest.MonkeyPatch, source: str, said: tuple[str, ...]
+) -> None:
+    nothing: Any = None
+    bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
+    monkeypatch.setattr(repeats, "measure_step", lambda *_, **__: result(totals=totals(source=source)))
+    monkeypatch.setattr(repeats.host.HostWatch, "warnings", lambda *_: ["this host was busy"])
+    made = Containers(bench, nothing, {"img:1": "sha256:1"}, ()).measure(step(), nothing, 0)
+    assert made.warnings == said
+
+
 # ---------------------------------------------------------------- /dev/shm
 
 

@@ -212,7 +212,8 @@ class _Measurement:
             self._ask_engine()
 
     def _ask_engine(self) -> None:
-        """Go on with the engine's statistics: its process ids are not this host's."""
+        """Go on with the engine's statistics: its process ids are not this host's, and no GPU of this host is its."""
+        self._bench.gpus.disregard("the operators run on another machine")
         self._sampler.stop()
         self._sampler = StatsSampler(self._bench.engine, self._container, self._events.put)
         self._sampler.start()
