@@ -18,6 +18,7 @@ from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Inter
 from cpost.units import parse_bytes, parse_duration_ns, whole_pages
 
 if TYPE_CHECKING:
+    from cpost.console import Console
     from cpost.model import Options, Run
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -143,12 +144,16 @@ def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: 
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
         result = session.size_pipeline(pipeline, _options(chosen), console, interrupts)
+    _require_output(console)
+    _exit(result, interrupts.signum)
+
+
+def _require_output(console: Console) -> None:
     if console.lost_output is not None:
         raise StoreError(
             f"the output could not be written: {console.lost_output.strerror}",
             "free space where it goes; with --metrics_dir the results are kept in files as well",
         )
-    _exit(result, interrupts.signum)
 
 
 def _options(chosen: dict[str, Any]) -> Options:
@@ -227,6 +232,7 @@ def exec_(
     )
     with interrupts.installed():
         result = size_command(command, name, options, console, interrupts).operators[0].result
+    _require_output(console)
     sys.exit(ExitCode.TIMED_OUT if result.outcome is Outcome.TIMED_OUT else result.exit_code)
 
 

@@ -234,6 +234,12 @@ def test_input_and_output_are_the_command_s(start: Exec, tmp_path: Path) -> None
     assert "Summary" in done.err
 
 
+def test_output_that_is_lost_is_an_error(start: Exec) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = start("--json", "--", "echo", "done", stderr=full).wait().ended(5)
+    assert done.out == "done\n"
+
+
 def test_options_of_the_command_stay_its_own(start: Exec) -> None:
     assert start("-q", "echo", "--json", "--", "-q").wait().ended(0).out == "--json -- -q\n"
 
