@@ -16,7 +16,7 @@ from signal import Signals
 
 import cpost
 from cpost import store
-from cpost.errors import HostError, StoreError, UsageError
+from cpost.errors import CpostError, HostError, StoreError, UsageError
 from cpost.gpu_usage import remarks
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
@@ -94,18 +94,18 @@ class _CommandSession:
         )
         self._name = self._owner.name(self._run.run_id)
         self._work = cleanup.work_folder(self._name)
+        self._begun = False
 
     def run(self) -> Run:
         self._sweep()
         guard = Guard(self._run.run_id, self._name, engine=False)
         try:
             with contextlib.closing(self._folder()) as folder:
-                folder.prepare()
+                folder.reserve()
                 self._interrupts.check()
                 # First of all, while there is no other thread: the GPUs are asked in one.
                 with contextlib.closing(prepare_launch(self._step.command, self._name)) as launcher:
-                    record = self._measure(folder, launcher, guard.pid)
-                self._conclude(record, folder)
+                    self._measure(folder, launcher, guard.pid)
         finally:
             self._clean_up(guard)
         return self._run
@@ -129,9 +129,22 @@ class _CommandSession:
             ) from error
         return store.RunFolder(path, [self._step.operator], overwrite=self._options.overwrite)
 
-    def _measure(self, folder: store.RunFolder, launcher: Launcher, guard_pid: int) -> OperatorRecord:
+    def _measure(self, folder: store.RunFolder, launcher: Launcher, guard_pid: int) -> None:
+        """From the command's start on there is a record, however it ends."""
+        try:
+            self._conclude(self._measured(folder, launcher, guard_pid))
+        except CpostError as error:
+            self._run = replace(self._run, stopped_by=error.message)
+            raise
+        finally:
+            if self._begun:
+                self._run = replace(self._run, ended_at=_now())
+                folder.save(self._run, spreadsheet.summary(self._run.operators, complete=self._run.complete))
+                self._observer.run_ends(self._run)
+
+    def _measured(self, folder: store.RunFolder, launcher: Launcher, guard_pid: int) -> OperatorRecord:
         step, options = self._step, self._options
-        with contextlib.closing(GpuWatch()) as gpus:
+        with contextlib.closing(GpuWatch()) as gpus, contextlib.ExitStack() as at_end:
             facts = host.host_facts(None, self._hierarchies, gpus.facts)
             self._run = replace(self._run, host=facts)
             self._observer.operator_begins(step)
@@ -140,10 +153,21 @@ class _CommandSession:
             )
             watch = host.HostWatch()
             beside = GpuRecorder(facts.gpus, gpus.take)
-            recording = Recorder(folder, step.operator, options.window_ns, facts.cpus or 1, self._observer, beside)
-            with contextlib.closing(recording):
-                result = measure_command(step, bench, recording)
-                usage = recording.finish(result)
+            begun: list[Recorder] = []
+
+            def begin() -> Recorder:
+                """An earlier result goes only now: a command that cannot be started leaves it as it was."""
+                folder.prepare()
+                self._begun = True
+                begun.append(
+                    Recorder(folder, step.operator, options.window_ns, facts.cpus or 1, self._observer, beside)
+                )
+                at_end.callback(begun[0].close)
+                return begun[0]
+
+            result = measure_command(step, bench, begin)
+            (recording,) = begun
+            usage = recording.finish(result)
             warnings = watch.warnings(result.totals.cpu_us if result.totals else None) + gpus.problems()
             warnings += remarks(facts.gpus, usage.gpus, given=0) if usage else ()
         result = replace(result, warnings=(*result.warnings, *warnings))
@@ -151,11 +175,11 @@ class _CommandSession:
         kept = options.metrics_dir is not None
         series_file = recording.path.name if kept else ""
         record = OperatorRecord(step.operator, step.image, step.declared, result, advice, usage, series_file)
-        self._run = replace(self._run, operators=(record,), ended_at=_now())
+        self._run = replace(self._run, operators=(record,))
         self._observer.operator_ends(record, recording.path, kept=kept)
         return record
 
-    def _conclude(self, record: OperatorRecord, folder: store.RunFolder) -> None:
+    def _conclude(self, record: OperatorRecord) -> None:
         outcome = record.result.outcome
         if outcome is Outcome.INTERRUPTED and self._interrupts.signum is not None:
             self._run = replace(self._run, stopped_by=Signals(self._interrupts.signum).name)
@@ -163,8 +187,6 @@ class _CommandSession:
             self._run = replace(self._run, stopped_by=record.result.cause)
         else:
             self._run = replace(self._run, complete=True)
-        folder.save(self._run, spreadsheet.summary(self._run.operators, complete=self._run.complete))
-        self._observer.run_ends(self._run)
 
     def _clean_up(self, guard: Guard) -> None:
         failures = cleanup.remove_run(None, self._hierarchies, self._owner, self._run.run_id)

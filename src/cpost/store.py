@@ -80,6 +80,11 @@ class RunFolder:
         except OSError:
             pass  # a file system without locks
 
+    def reserve(self) -> None:
+        """Set the reserve aside; raises `StoreError` where the folder takes no files. What is there stays."""
+        with _writing(self.path):
+            self._set_aside()
+
     def prepare(self) -> None:
         """Make room for the new result just before it comes: remove an old one, set the reserve aside."""
         with _writing(self.path):

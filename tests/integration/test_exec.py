@@ -198,7 +198,11 @@ def test_results_go_to_a_folder(start: Exec, appetite: Path, cpost: Cpost, way: 
     assert (summary["operator"], summary["outcome"], summary["source"]) == ("mine", "completed", SOURCES[way])
     assert "mine" in done.err
     assert "never overwritten unasked" in start(*options, "--", "true").wait().ended(2).err
+    start(*options, "--overwrite", "--", "no-such-program").wait().ended(127)
+    assert harness.load_run(folder) == record
+    assert harness.rows_of(folder / "mine_final_result.csv") == rows
     start(*options, "--overwrite", "--", "true").wait().ended(0)
+    assert harness.load_run(folder) != record
 
 
 # ---------------------------------------------------------------- the command's own
@@ -385,6 +389,9 @@ def test_a_full_disk_ends_the_command(cpost: Cpost, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "none", small], check=True)
     try:
         done = cpost("exec", "--metrics_dir", small / "m", "--period", "1ms", "--", "sleep", "100").ended(5)
+        record = harness.load_run(small / "m")
     finally:
         subprocess.run(["umount", small], check=True)
     assert "disk full" in done.err
+    assert (record["complete"], record["operators"]) == (False, [])
+    assert "disk full" in record["stopped_by"]

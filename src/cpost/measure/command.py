@@ -13,7 +13,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,8 +59,11 @@ def prepare_launch(command: Sequence[str], name: str) -> Launcher:
     return Launcher(command, {**os.environ, marked.VARIABLE: name})
 
 
-def measure_command(step: Step, bench: CommandBench, observer: StepObserver) -> StepResult:
+def measure_command(step: Step, bench: CommandBench, begin: Callable[[], StepObserver]) -> StepResult:
     """Run a command to its end and measure it.
+
+    Args:
+        begin: called once the command has started; returns who looks on. What it raises ends the command.
 
     Returns:
         How it ended, with totals; a failed command is a result, not an error.
@@ -70,7 +73,7 @@ def measure_command(step: Step, bench: CommandBench, observer: StepObserver) -> 
         HostError: it cannot be measured here, or not under the limit that was asked for.
     """
     with bench.gpus.watching(lambda pid: marked.carries(pid, bench.name)), _watcher(step, bench) as watcher:
-        return _Measurement(step, bench, observer, watcher).result()
+        return _Measurement(step, bench, begin, watcher).result()
 
 
 # ---------------------------------------------------------------- two ways to watch
@@ -225,10 +228,13 @@ class _Ended:
 class _Measurement:
     """One command from start to end."""
 
-    def __init__(self, step: Step, bench: CommandBench, observer: StepObserver, watcher: _Watcher) -> None:
+    def __init__(
+        self, step: Step, bench: CommandBench, begin: Callable[[], StepObserver], watcher: _Watcher
+    ) -> None:
         self._step = step
         self._interrupts = bench.interrupts
-        self._observer = observer
+        self._begin = begin
+        self._observer: StepObserver
         self._launcher = bench.launcher
         self._watcher = watcher
         self._stopped_as: Outcome | None = None
@@ -245,6 +251,7 @@ class _Measurement:
         waiting = threading.Thread(target=self._wait, name="cpost-wait", daemon=True)
         waiting.start()
         try:
+            self._observer = self._begin()
             self._observer.started(f"process {self._launcher.pid}")
             ended = self._until_end()
         except BaseException:  # what could not be written down, say: the command goes with it
