@@ -156,28 +156,28 @@ class _CommandSession:
             begun: list[Recorder] = []
 
             def begin() -> Recorder:
-                """An earlier result goes only now: a command that cannot be started leaves it as it was."""
-                folder.prepare()
-                self._begun = True
-                begun.append(
-                    Recorder(folder, step.operator, options.window_ns, facts.cpus or 1, self._observer, beside)
-                )
-                at_end.callback(begun[0].close)
+                begun.append(at_end.enter_context(contextlib.closing(self._begin(folder, beside))))
                 return begun[0]
 
             result = measure_command(step, bench, begin)
-            (recording,) = begun
-            usage = recording.finish(result)
+            usage = begun[0].finish(result)
             warnings = watch.warnings(result.totals.cpu_us if result.totals else None) + gpus.problems()
             warnings += remarks(facts.gpus, usage.gpus, given=0) if usage else ()
         result = replace(result, warnings=(*result.warnings, *warnings))
         advice = recommend(options.policy, result, usage, step.memory_limit_bytes)
         kept = options.metrics_dir is not None
-        series_file = recording.path.name if kept else ""
+        series_file = begun[0].path.name if kept else ""
         record = OperatorRecord(step.operator, step.image, step.declared, result, advice, usage, series_file)
         self._run = replace(self._run, operators=(record,))
-        self._observer.operator_ends(record, recording.path, kept=kept)
+        self._observer.operator_ends(record, begun[0].path, kept=kept)
         return record
+
+    def _begin(self, folder: store.RunFolder, gpus: GpuRecorder) -> Recorder:
+        """The command has started. An earlier result goes only now: one that cannot be started leaves it as it was."""
+        folder.prepare()
+        self._begun = True
+        cpus = self._run.host.cpus or 1
+        return Recorder(folder, self._step.operator, self._options.window_ns, cpus, self._observer, gpus)
 
     def _conclude(self, record: OperatorRecord) -> None:
         outcome = record.result.outcome

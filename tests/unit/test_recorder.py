@@ -110,7 +110,7 @@ def look(t_ms: float, own: int, busy: int | None = None) -> GpuLook:
 
 def test_gpus_of_this_host_are_no_use_to_an_operator_elsewhere(tmp_path: Path, audience: Audience) -> None:
     for source, count in (("engine stats", 0), ("kernel", 1)):
-        recorder = recorder_of(tmp_path, audience, GpuRecorder((Gpu("GPU-a", "A", 1000),), list))
+        recorder = recorder_of(tmp_path / source, audience, GpuRecorder((Gpu("GPU-a", "A", 1000),), list))
         recorder.samples(AT, [sample(0), sample(20, 10_000)])
         used = finished(recorder, result(totals=totals(20_000, source=source), wall_ns=30 * MS))
         assert used is not None

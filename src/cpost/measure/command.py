@@ -228,9 +228,7 @@ class _Ended:
 class _Measurement:
     """One command from start to end."""
 
-    def __init__(
-        self, step: Step, bench: CommandBench, begin: Callable[[], StepObserver], watcher: _Watcher
-    ) -> None:
+    def __init__(self, step: Step, bench: CommandBench, begin: Callable[[], StepObserver], watcher: _Watcher) -> None:
         self._step = step
         self._interrupts = bench.interrupts
         self._begin = begin

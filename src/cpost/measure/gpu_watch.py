@@ -84,7 +84,7 @@ class GpuWatch:
         return GpuFacts(absent_because=f"the NVIDIA driver did not answer within {_OPEN_S:g} s")
 
     def disregard(self, reason: str) -> None:
-        """Take it that there are none: the operators run elsewhere. What was seen beside a step until now is dropped."""
+        """Take it that there are none: the operators run elsewhere. What was seen until now is dropped."""
         self.facts = GpuFacts(absent_because=reason)
         self._step = None
 
