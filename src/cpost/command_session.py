@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from signal import Signals
 
@@ -25,6 +25,7 @@ from cpost.measure.command import CommandBench, measure_command, prepare_launch
 from cpost.measure.gpu_watch import GpuWatch
 from cpost.measure.guard import Guard
 from cpost.measure.launcher import Launcher
+from cpost.measure.outcome import iso_time
 from cpost.measure.owner import Owner, new_run_id
 from cpost.model import HostFacts, OperatorRecord, Options, Outcome, Resources, Run, Step
 from cpost.policy import recommend
@@ -85,7 +86,7 @@ class _CommandSession:
             schema_version=store.SCHEMA_VERSION,
             run_id=new_run_id(),
             cpost_version=cpost.__version__,
-            created_at=_now(),
+            created_at=iso_time(time.time_ns()),
             pipeline_name=KIND,
             pipeline_file=shlex.join(command),
             pipeline_digest="",
@@ -138,7 +139,7 @@ class _CommandSession:
             raise
         finally:
             if self._begun:
-                self._run = replace(self._run, ended_at=_now())
+                self._run = replace(self._run, ended_at=iso_time(time.time_ns()))
                 folder.save(self._run, spreadsheet.summary(self._run.operators, complete=self._run.complete))
                 self._observer.run_ends(self._run)
 
@@ -203,7 +204,3 @@ def _checked(name: str | None, program: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise UsageError(f"{name!r} cannot be a name: it becomes part of file names", "letters, digits, _ . + -")
     return name
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

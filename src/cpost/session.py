@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine
 from cpost.measure.gpu_watch import GpuWatch, require_gpus
 from cpost.measure.guard import Guard
+from cpost.measure.outcome import iso_time
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.sampler import SamplingProcess
 from cpost.measure.stats import STATS_WARNING
@@ -174,7 +175,7 @@ class _Session:
             schema_version=store.SCHEMA_VERSION,
             run_id=self._run_id,
             cpost_version=cpost.__version__,
-            created_at=_now(),
+            created_at=iso_time(time.time_ns()),
             pipeline_name=self._pipeline.name,
             pipeline_file=self._pipeline.file,
             pipeline_digest=self._pipeline.digest,
@@ -274,7 +275,7 @@ class _Session:
             self._run = replace(self._run, stopped_by=error.message)
             raise
         finally:
-            self._run = replace(self._run, ended_at=_now())
+            self._run = replace(self._run, ended_at=iso_time(time.time_ns()))
             self._save(folder)
             self._observer.run_ends(self._run)
 
@@ -415,7 +416,3 @@ def _check_folders(options: Options) -> None:
             raise UsageError(
                 f"{option} {name} lies in the input folder, which the operators read", "name another folder"
             )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
