@@ -259,6 +259,26 @@ def test_removing_looks_until_nothing_is_left_twice(clock: list[float]) -> None:
     assert late.looked == 5
 
 
+def test_one_look_is_enough_where_every_create_was_answered(clock: list[float]) -> None:
+    made = Labelled(["a", "b"])
+    with made._creating():
+        pass
+    assert made.remove_labelled({"k": "v"}) == 2
+    assert made.looked == 1
+
+
+def test_a_create_without_an_answer_may_come_late(clock: list[float]) -> None:
+    made = Labelled(["a"], [], ["late"], [], [])
+    with made._creating():
+        pass
+    with pytest.raises(TimeoutError), made._creating():
+        raise TimeoutError
+    with made._creating():
+        pass
+    assert made.remove_labelled({"k": "v"}) == 2
+    assert made.looked == 5
+
+
 def test_removing_tries_again(clock: list[float]) -> None:
     made = Labelled(["a"], ["a"], [], [], refusals=1)
     assert made.remove_labelled({}) == 1

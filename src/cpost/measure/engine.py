@@ -328,11 +328,13 @@ class Engine:
         process's, may still take effect at the engine's.
         """
         deadline, removed, empty_looks = time.monotonic() + timeout_s, 0, 0
-        while empty_looks < (1 if self._knows_all else 2):
+        while empty_looks < 2:
             found = self.owned(filters)
             empty_looks = 0 if found else empty_looks + 1
             failures = [failure for item in found if (failure := self._try_to_remove(item)) is not None]
             removed += len(found) - len(failures)
+            if self._knows_all and not failures:
+                break
             if failures and all(failure.status == _BUSY for failure in failures):
                 deadline = min(deadline, time.monotonic() + _BUSY_TIMEOUT_S)
             if found and time.monotonic() > deadline:
