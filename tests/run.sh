@@ -38,5 +38,5 @@ if [ ${#suites[@]} -gt 1 ]; then
 fi
 "$root/scripts/packages.sh" "the tests" "${packages[@]}"
 
-heading "pytest ${suites[*]}"
+heading "pytest"
 exec "$bin/python" -m pytest "${suites[@]}" "$@"
