@@ -165,9 +165,9 @@ def test_a_command_that_is_over_at_once(measured: Measured, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["group"], indirect=True)
 def test_a_memory_limit_is_a_limit(measured: Measured, appetite: Path) -> None:
-    found = measured(appetite, "hog", code=137, options=("--memory_limit", "60MB"))
+    found = measured(appetite, "hog", code=137, options=("--memory_limit", "61440000"))
     assert found["result"]["outcome"] == "oom_killed"
-    assert "60.000 MB" in found["result"]["cause"]
+    assert "61.440 MB" in found["result"]["cause"]
     assert found["recommendation"]["status"] == "refused"
 
 
