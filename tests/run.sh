@@ -10,7 +10,8 @@ bin=$root/.venv/bin
 fail() { printf 'cpost set-up: %s\n  what to do: %s\n' "$1" "$2" >&2; exit 5; }
 heading() { printf '\n== %s\n' "$1"; }
 
-suites=(tests/unit tests/elsewhere tests/integration)
+# The virtual machine is under way from the first test elsewhere on, and is asked last.
+suites=(tests/unit tests/elsewhere/test_machine.py tests/elsewhere/test_podman.py tests/integration tests/elsewhere/test_v2.py)
 if [ "${1:-}" = --unit ]; then
   suites=(tests/unit)
   shift
