@@ -92,7 +92,7 @@ class CounterFile:
 class EitherFile:
     """The first of two files, and where that one says nothing any more, the second."""
 
-    def __init__(self, first: CounterFile, second: CounterFile) -> None:
+    def __init__(self, first: CounterFile, second: CounterFile | EitherFile | DevShm) -> None:
         self._first = first
         self._second = second
 

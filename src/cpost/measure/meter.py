@@ -182,8 +182,7 @@ class Meter(ABC):
 
     def _fresher(self, controller: str, container: Group) -> EitherFile:
         """The container's memory.stat as long as it is there: a group's own lags less than what is above it."""
-        stat = self._open(controller, "memory.stat", group=container)
-        return EitherFile(stat, self._open(controller, "memory.stat"))
+        return EitherFile(self._open(controller, "memory.stat", group=container), self._parts[0])
 
     def _is_new_high(self, memory: bytes) -> bool:
         return (number(memory) or 0) > self._detail_high + _NEW_HIGH_BYTES
