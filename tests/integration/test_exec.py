@@ -192,7 +192,9 @@ def test_results_go_to_a_folder(start: Exec, appetite: Path, cpost: Cpost, way: 
     assert record["pipeline_file"].endswith("appetite touch 20 burn 300 1")
     rows = harness.rows_of(folder / "mine_final_result.csv")
     assert len(rows) > 15
-    assert int(rows[-1]["cpu_us"]) >= 290_000
+    totals = record["operators"][0]["result"]["totals"]
+    assert totals["cpu_us"] >= 290_000
+    assert int(rows[-1]["cpu_us"]) >= 200_000  # the last row is a sample: the kernel's grain and the tail are missing
     assert (rows[-1]["throttled_us"] == "") == (way == "tree")
     (summary,) = harness.rows_of(folder / "summary.csv")
     assert (summary["operator"], summary["outcome"], summary["source"]) == ("mine", "completed", SOURCES[way])
