@@ -18,7 +18,7 @@ from benchmarks.setting import Setting
 from benchmarks.table import Findings, Line
 from cpost.measure.loop import sample_until_end
 from cpost.model import Detail, Sample
-from cpost.recorder import GpuRecorder, Recorder
+from cpost.recorder import GpuRecorder, Recorder, SeriesRecorder
 from cpost.report import spreadsheet
 from cpost.store import RunFolder, SeriesFile
 
@@ -82,7 +82,8 @@ class _Nobody:
 
 def simulate(samples: int) -> tuple[int, int]:
     """Take so many samples in no time; returns resident bytes after a tenth of them and after all."""
-    recorder = Recorder(_Nowhere(), "operator", _WINDOW_NS, _CPUS, _Nobody(), GpuRecorder((), list))
+    series = SeriesRecorder(_Nowhere(), "operator", _WINDOW_NS, _CPUS, GpuRecorder((), list))
+    recorder = Recorder(series, _Nobody())
     resident = []
 
     def look(tick: int) -> None:

@@ -27,6 +27,7 @@ from cpost.model.gpu import Gpu
 MIB = 2**20
 AIM_BYTES = 64 * MIB
 SETTLE_S = 0.3
+SUBJECT = "subject"
 
 
 class NoGpuError(Exception):
@@ -72,7 +73,7 @@ def measure(watch: GpuWatch, gpu: Gpu, place: int, size: int, neighbour: int) ->
     """One size: own memory with the context alone, and with the amount on top; all in bytes."""
     with holder(gpu, neighbour) as other, holder(gpu, size) as subject:
         advance(other)
-        with watch.watching(lambda pid: pid == subject.pid):
+        with watch.watching(SUBJECT, lambda pid: pid == subject.pid):
             context = settled(watch, place)
             advance(subject)
             total = settled(watch, place)
@@ -116,11 +117,11 @@ def expect(process: subprocess.Popen[str], stage: str) -> None:
 
 def settled(watch: GpuWatch, place: int) -> int:
     """Own memory at the last of the looks that come after now."""
-    watch.take()
+    watch.take(SUBJECT)
     time.sleep(SETTLE_S)
-    own = [look.readings[place].own_memory_bytes for look in watch.take()]
+    own = [look.readings[place].own_memory_bytes for look in watch.take(SUBJECT)]
     if not own or own[-1] is None:
-        raise NoGpuError("; ".join(watch.problems()) or "the driver does not tell the memory of processes")
+        raise NoGpuError("; ".join(watch.problems(SUBJECT)) or "the driver does not tell the memory of processes")
     return own[-1]
 
 

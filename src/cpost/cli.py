@@ -6,6 +6,7 @@ Only click and light modules are imported at the top, so that `cpost --help` ans
 from __future__ import annotations
 
 import difflib
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import cpost
+from cpost.defaults import TRITON_IMAGE
 from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, StoreError, UsageError
 from cpost.units import parse_bytes, parse_duration_ns, whole_pages
 
@@ -46,6 +48,83 @@ _TIMEOUT = _quantity(parse_duration_ns, "duration", "1ms")
 _SHM_SIZE = _quantity(parse_bytes, "size", "4KiB")
 _MEMORY_LIMIT = _quantity(lambda text: whole_pages(parse_bytes(text)), "size", "6MiB")  # the engine refuses less
 _MOST_REPEATS = 1000
+_SET_BY_CPOST = (
+    "--model-repository",
+    "--model-control-mode",
+    "--load-model",
+    "--http-port",
+    "--grpc-port",
+    "--metrics-port",
+)
+
+
+def _triton_args(text: str) -> tuple[str, ...]:
+    """The words of an option that holds several, as a shell would part them."""
+    words = tuple(shlex.split(text))
+    for word in words:
+        if word.split("=")[0] in _SET_BY_CPOST:
+            raise ValueError(f"{word.split('=')[0]} is set by cpost itself")
+    return words
+
+
+_TRITON_OPTIONS = (
+    click.option(
+        "--models_dir",
+        "--models-dir",
+        metavar="DIR",
+        help="Model repository of operators with models; also for services.",
+    ),
+    click.option(
+        "--triton_image",
+        "--triton-image",
+        metavar="IMAGE",
+        default=TRITON_IMAGE,
+        show_default=True,
+        help="Inference server of operators with models.",
+    ),
+    click.option(
+        "--triton_args",
+        "--triton-args",
+        type=_triton_args,
+        metavar="ARGS",
+        default="",
+        help="More arguments for tritonserver, quoted as one: '--log-verbose=1 ...'.",
+    ),
+    click.option(
+        "--triton_scope",
+        "--triton-scope",
+        type=click.Choice(["operator", "pipeline"]),
+        default="operator",
+        show_default=True,
+        help="A fresh Triton for each operator with models, or one for all of them.",
+    ),
+    click.option(
+        "--triton_timeout",
+        "--triton-timeout",
+        type=_TIMEOUT,
+        default="120s",
+        show_default=True,
+        help="Time for a Triton or a service to become ready.",
+    ),
+)
+
+
+def _triton_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which servers run beside operators, and how."""
+    for option in reversed(_TRITON_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _chosen_for_triton(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Those options as `Options` has them."""
+    return {
+        "models_dir": chosen["models_dir"] or None,
+        "triton_image": chosen["triton_image"],
+        "triton_args": chosen["triton_args"],
+        "triton_scope": chosen["triton_scope"],
+        "triton_timeout_ns": chosen["triton_timeout"],
+    }
 
 
 class _RunByDefault(click.Group):
@@ -86,9 +165,7 @@ def cli() -> None:
 @click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: stdout].")
 @click.option("--outputs_dir", "--outputs-dir", metavar="DIR", help="Keep what the operators write here.")
-@click.option(
-    "--models_dir", "--models-dir", metavar="DIR", help="Model repository (models cannot be run by this version yet)."
-)
+@_triton_options
 @click.option(
     "--force",
     type=click.Choice(["none", "cont", "stop"]),
@@ -170,11 +247,11 @@ def _options(chosen: dict[str, Any]) -> Options:
         input_dir=str(chosen["input_dir"]),
         metrics_dir=chosen["metrics_dir"] or None,
         outputs_dir=chosen["outputs_dir"] or None,
-        models_dir=chosen["models_dir"] or None,
         overwrite=chosen["overwrite"],
         no_gpu=chosen["no_gpu"],
         repeat=chosen["repeat"],
         warmup=chosen["warmup"],
+        **_chosen_for_triton(chosen),
     )
 
 
@@ -239,15 +316,16 @@ def exec_(
 @cli.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.argument("input_dir", metavar="[INPUT]", required=False, default="", type=str)
+@_triton_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(pipeline: Path, input_dir: str, *, as_json: bool) -> None:
+def plan(pipeline: Path, input_dir: str, *, as_json: bool, **chosen: Any) -> None:
     """Show what a run of PIPELINE would do, without running anything."""
     from cpost import session
     from cpost.console import Console
     from cpost.model import Options
 
     console = Console(as_json=as_json)
-    shown = session.preview(pipeline, Options(input_dir=input_dir))
+    shown = session.preview(pipeline, Options(input_dir=input_dir, **_chosen_for_triton(chosen)))
     console.plan(shown)
 
 

@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from signal import Signals
 
@@ -29,7 +30,7 @@ from cpost.measure.outcome import iso_time
 from cpost.measure.owner import Owner, new_run_id
 from cpost.model import HostFacts, OperatorRecord, Options, Outcome, Resources, Run, Step
 from cpost.policy import recommend
-from cpost.recorder import GpuRecorder, Recorder, RunObserver
+from cpost.recorder import GpuRecorder, Recorder, RunObserver, SeriesRecorder
 from cpost.report import spreadsheet
 
 KIND = "cpost exec"  # stands in the record where a pipeline's name does
@@ -153,7 +154,7 @@ class _CommandSession:
                 launcher, self._hierarchies, self._name, (guard_pid,), options.period_ns, self._interrupts, gpus
             )
             watch = host.HostWatch()
-            beside = GpuRecorder(facts.gpus, gpus.take)
+            beside = GpuRecorder(facts.gpus, partial(gpus.take, step.operator))
             begun: list[Recorder] = []
 
             def begin() -> Recorder:
@@ -162,7 +163,7 @@ class _CommandSession:
 
             result = measure_command(step, bench, begin)
             usage = begun[0].finish(result)
-            warnings = watch.warnings(result.totals.cpu_us if result.totals else None) + gpus.problems()
+            warnings = watch.warnings(result.totals.cpu_us if result.totals else None) + gpus.problems(step.operator)
             warnings += remarks(facts.gpus, usage.gpus, given=0) if usage else ()
         result = replace(result, warnings=(*result.warnings, *warnings))
         advice = recommend(options.policy, result, usage, step.memory_limit_bytes)
@@ -178,7 +179,8 @@ class _CommandSession:
         folder.prepare()
         self._begun = True
         cpus = self._run.host.cpus or 1
-        return Recorder(folder, self._step.operator, self._options.window_ns, cpus, self._observer, gpus)
+        series = SeriesRecorder(folder, self._step.operator, self._options.window_ns, cpus, gpus)
+        return Recorder(series, self._observer)
 
     def _conclude(self, record: OperatorRecord) -> None:
         outcome = record.result.outcome

@@ -8,13 +8,14 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from cpost import store
-from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Step
+from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step
 from cpost.report import tables
 from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
@@ -100,6 +101,15 @@ class Console:
                 self._warned.add(warning)
                 self.warn(f"{operator}, {repeat.name}: {warning}")
 
+    def server_starts(self, server: Server) -> None:
+        """Which, and what it will serve."""
+        models = f" with {', '.join(server.models)}" if server.models else ""
+        self.note(f"Starting server {server.name}{models} ...")
+
+    def server_ready(self, server: Server, after_ns: int) -> None:
+        """How long it took."""
+        self.note(f"Server {server.name} is ready after {format_seconds(after_ns)}")
+
     def operator_runs(self, container: str) -> None:
         """The container's id."""
         self.note(f"The container id is: {container}")
@@ -129,28 +139,23 @@ class Console:
     def operator_ends(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
         """Where the results are (or the results), how it ended, the summary table."""
         self._clear()
-        result = record.result
-        if kept:
-            self.note(f"Results are stored in {series.absolute()}")
-            earlier = [repeat.series_file for repeat in record.repeats[:-1]]
-            if earlier:
-                self.note(f"Its earlier runs' are beside it: {', '.join(earlier)}")
-        elif not self._quiet:
-            self._metrics_table(record.operator, series)
-        if result.outcome is not Outcome.COMPLETED:
+        self._results(record, series, kept=kept)
+        if record.result.outcome is not Outcome.COMPLETED:
             self._failure(record)
-        for warning in () if record.repeats else result.warnings:
+        for warning in () if record.repeats else record.result.warnings:
             self.warn(f"{record.operator}: {warning}")
         self.note(tables.banner(f"Operator {record.operator} Summary"))
         self.note(tables.operator_summary(record))
+        for server in record.servers:
+            self._served(record.operator, server)
         if record.spreads is not None:
             self.note(tables.spread_summary(record.spreads))
         for doubt in record.doubts:
             self.warn(f"{record.operator}: {doubt.what}\n  what to do: {doubt.remedy}")
-        advice = record.recommendation
         self._sampling(record)
-        for reason in advice.reasons if advice.status is Advice.OK else ():
-            self._detail(reason)
+        for advice in (record.recommendation, *(server.recommendation for server in record.servers)):
+            for reason in advice.reasons if advice.status is Advice.OK else ():
+                self._detail(reason)
 
     def goes_on(self, record: OperatorRecord) -> bool:
         """Ask where there is somebody to ask; no otherwise, and where the answer is the end of the input."""
@@ -174,11 +179,15 @@ class Console:
 
     def _closing(self, run: Run, *, grid: bool) -> None:
         if run.operators and grid:
-            table = tables.pipeline_summary(run.operators)
+            table = tables.pipeline_summary(run.operators, run.servers)
             self._line(table if self._quiet else f"\n{table}")
         for record in run.operators:
             if record.recommendation.status is Advice.REFUSED:
                 self._line(f"No recommendation for {record.operator}: {record.recommendation.reasons[0]}")
+            self._without_advice(record.servers, f" of {record.operator}")
+        self._without_advice(run.servers, "")
+        for server in run.servers:
+            self._served("all operators", server)
         if not run.complete:
             self.warn(f"the run is partial, it was stopped by {run.stopped_by or 'an error'}")
         if run.options.metrics_dir:
@@ -215,15 +224,49 @@ class Console:
 
     # ------------------------------------------------------------ pieces
 
+    def _served(self, operator: str, server: ServerRecord) -> None:
+        """What a Triton has done for its operator, and what may have bent its figures."""
+        for line in tables.served_lines(server):
+            self.note(f"Server {server.name} served {operator}: {line}")
+        for warning in server.result.warnings:
+            self.warn(f"{operator}, server {server.name}: {warning}")
+
+    def _without_advice(self, servers: Iterable[ServerRecord], of: str) -> None:
+        for server in servers:
+            if server.recommendation.status is Advice.REFUSED:
+                self._line(f"No recommendation for server {server.name}{of}: {server.recommendation.reasons[0]}")
+
+    def _results(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
+        """Where the samples are, or the samples."""
+        if kept:
+            self.note(f"Results are stored in {series.absolute()}")
+            earlier = [repeat.series_file for repeat in record.repeats[:-1]]
+            if earlier:
+                self.note(f"Its earlier runs' are beside it: {', '.join(earlier)}")
+            if record.servers:
+                names = ", ".join(server.series_file for server in record.servers)
+                self.note(f"Its servers' are beside it: {names}")
+        elif not self._quiet:
+            self._metrics_table(record.operator, series)
+            for server in record.servers:
+                name = f"{record.operator}__{server.name}"
+                self._metrics_table(name, series.with_name(f"{name}{store.SERIES_SUFFIX}"))
+
     def _failure(self, record: OperatorRecord) -> None:
         result = record.result
         code = f"exitcode {result.exit_code}" if result.exit_code is not None else "no exitcode"
         cause = "" if result.cause == f"exit code {result.exit_code}" else f": {result.cause}"
         self.note(f"Operator {record.operator} failed with {code}{cause}")
         if result.log_tail:
-            self.note("The last lines of its log:")
-            for line in result.log_tail[-_SHOWN_LOG_LINES:]:
-                self.note(f"  | {line}")
+            self._log("The last lines of its log:", result.log_tail)
+        for server in record.servers:
+            if server.result.log_tail:
+                self._log(f"The last lines of the log of its server {server.name}:", server.result.log_tail)
+
+    def _log(self, title: str, lines: Sequence[str]) -> None:
+        self.note(title)
+        for line in lines[-_SHOWN_LOG_LINES:]:
+            self.note(f"  | {line}")
 
     def _metrics_table(self, operator: str, series: Path) -> None:
         self._line(tables.banner(f"Operator {operator} Metrics Data"))

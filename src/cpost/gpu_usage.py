@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuMemorySource, GpuReading, GpuUsage
 from cpost.units import MIB, NS_PER_S, format_mb, format_seconds
@@ -29,6 +30,7 @@ class GpuBuilder:
 
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self._each = [_One(gpu) for gpu in gpus]
+        self._companions = 0
 
     def add(self, look: GpuLook, start_ns: int, end_ns: int | None = None) -> None:
         """Fold one look in.
@@ -39,32 +41,48 @@ class GpuBuilder:
         """
         for one, reading in zip(self._each, look.readings, strict=True):
             one.add(look.at_ns, reading, start_ns, end_ns)
+        if start_ns <= look.at_ns and (end_ns is None or look.at_ns <= end_ns):
+            self._companions = max(self._companions, look.companions)
 
     def finish(self) -> tuple[GpuUsage, ...]:
         """What was used of each GPU."""
-        return tuple(one.finish() for one in self._each)
+        return tuple(replace(one.finish(), companions=self._companions) for one in self._each)
 
 
-def remarks(gpus: Sequence[Gpu], usages: Sequence[GpuUsage], given: int) -> Iterator[str]:
+def remarks(gpus: Sequence[Gpu], usages: Sequence[GpuUsage], given: int, *, server: bool = False) -> Iterator[str]:
     """What whoever reads these figures has to know, one line each.
 
     Args:
         given: how many GPUs the operator got.
+        server: they are those of an operator's server, not of an operator.
     """
+    whose, companion = ("server", "its operator or another server") if server else ("operator", "a server of it")
     if given and usages and not any(usage.used for usage in usages):
         yield f"it got gpu: {given} and was seen on none: did it fall back to the CPU?"
     for place, (gpu, usage) in enumerate(zip(gpus, usages, strict=True)):
+        yield from _remarks_on_company(f"GPU {place}", usage, whose, companion)
         yield from _remarks(f"GPU {place}", gpu, usage)
 
 
-def _remarks(label: str, gpu: Gpu, usage: GpuUsage) -> Iterator[str]:
-    if usage.used and usage.memory_source is GpuMemorySource.DEVICE:
+def _remarks_on_company(label: str, usage: GpuUsage, whose: str, companion: str) -> Iterator[str]:
+    """Whether what was seen is its own."""
+    if not usage.used:
+        return
+    by_device = usage.memory_source is GpuMemorySource.DEVICE
+    if by_device:
+        theirs = f"; {companion} ran meanwhile, and some or all of it may be theirs" if usage.companions else ""
         yield (
-            f"{label}: the driver does not tell the operator's own memory: it is the whole device's, less what was in "
-            "use before"
+            f"{label}: the driver does not tell the {whose}'s own memory: it is the whole device's, less what was in "
+            f"use before{theirs}"
         )
-    if usage.used and usage.shared:
-        yield f"{label}: other processes were on it meanwhile: its utilisation is not the operator's alone"
+    if usage.accompanied:
+        memory = "cannot be told apart" if by_device else "is told apart"
+        yield f"{label}: the {whose} and {companion} were both on it: its utilisation is of both, memory {memory}"
+    if usage.shared:
+        yield f"{label}: other processes were on it meanwhile: its utilisation is not the {whose}'s alone"
+
+
+def _remarks(label: str, gpu: Gpu, usage: GpuUsage) -> Iterator[str]:
     if usage.preallocated and gpu.memory_bytes and usage.memory_peak_bytes:
         yield (
             f"{label}: most of its free memory ({format_mb(usage.memory_peak_bytes)} of {format_mb(gpu.memory_bytes)}) "
@@ -87,7 +105,7 @@ class _One:
         self._baseline: GpuReading | None = None
         self._hidden_rise = 0
         self._device_peak: int | None = None
-        self._listed = self._untold = self._shared = False
+        self._listed = self._untold = self._shared = self._accompanied = False
         self._looks = self._longest_gap_ns = 0
         self._last_ns: int | None = None
 
@@ -114,6 +132,7 @@ class _One:
         self._listed = self._listed or bool(reading.own_processes)
         self._untold = self._untold or (bool(reading.own_processes) and reading.own_memory_bytes is None)
         self._shared = self._shared or bool(reading.other_processes)
+        self._accompanied = self._accompanied or bool(reading.companion_processes)
         for histogram, value in ((self._power, reading.power_mw), (self._clock, reading.sm_clock_mhz)):
             if value is not None:
                 histogram.add(value, gap_ns)
@@ -152,6 +171,7 @@ class _One:
             power_maximum_mw=_whole(self._power.maximum),
             sm_clock_average_mhz=self._clock.average(),
             shared=self._shared,
+            accompanied=self._accompanied,
             preallocated=free is not None and memory.reserved(free),
             looks=self._looks,
             longest_gap_ns=self._longest_gap_ns,

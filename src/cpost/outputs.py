@@ -77,13 +77,13 @@ class OutputFolders:
             HostError: something could not be removed: outputs of two runs must not mix.
             StoreError: a folder cannot be made.
         """
-        folder = self.root / step.operator
-        if not cleanup.remove_tree(folder) and not remove_foreign(folder):
-            raise HostError(
-                f"{step.operator} is not run again: what it wrote to {folder} belongs to another user and cannot be "
-                "removed",
-                "run cpost as root, or use an image with rm, busybox or python3",
-            )
+        for folder in (self.root / step.operator, *map(Path, step.shared_folders)):
+            if not cleanup.remove_tree(folder) and not remove_foreign(folder):
+                raise HostError(
+                    f"{step.operator} is not run again: what it wrote to {folder} belongs to another user and cannot "
+                    "be removed",
+                    "run cpost as root, or use an image with rm, busybox or python3",
+                )
         with self._making():
             self._make(step)
 
@@ -126,8 +126,8 @@ class OutputFolders:
             return set()
 
     def _make(self, step: Step) -> None:
-        for path in map(Path, step.output_folders):
-            path.mkdir(exist_ok=True)
+        for path in map(Path, (*step.output_folders, *step.shared_folders)):
+            path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o777)
             if path not in self._folders:
                 self._folders.append(path)

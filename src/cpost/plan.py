@@ -3,35 +3,97 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import PurePath
 
-from cpost.model import Input, Mount, Operator, Options, Pipeline, Plan, Step
+from cpost.errors import UsageError
+from cpost.model import (
+    ALL_GPUS,
+    PIPELINE,
+    HttpConnection,
+    Input,
+    Mount,
+    Operator,
+    Options,
+    Pipeline,
+    Plan,
+    Resources,
+    Server,
+    ServerKind,
+    Service,
+    Step,
+)
 from cpost.units import MIB, whole_pages
 
 # Set for every operator: Clara's base image waits for lock files of the platform without it.
 _NO_SYNC_LOCK = ("NVIDIA_CLARA_NOSYNCLOCK", "1")
+_TRITON = "triton"
+_HTTP_PORT, _GRPC_PORT = 8000, 8001
+_TRITON_CONNECTIONS = (
+    HttpConnection("NVIDIA_TRITON_HTTPURI", _HTTP_PORT),
+    HttpConnection("NVIDIA_TRITON_GRPCURI", _GRPC_PORT),
+    HttpConnection("NVIDIA_CLARA_TRTISURI", _HTTP_PORT),
+    HttpConnection("CLARA_TRITON_URI", _HTTP_PORT),
+)
+# The first is where the models are for a Triton that cpost starts. A service of the platform finds them below the
+# second, whose name a variable tells.
+_MODELS_FOLDER, _DATA_FOLDER = "/models", "/clara/common"
+_DATA_VARIABLE = "NVIDIA_CLARA_SERVICE_DATA_PATH"
 _HOST_RESERVE_BYTES = 512 * MIB
 _HOST_RESERVE_SHARE = 20
 
 
-def make_plan(
-    pipeline: Pipeline, *, input_dir: PurePath, work_dir: PurePath, options: Options, host_memory_bytes: int
-) -> Plan:
-    """Make every operator ready to run, in the order of execution.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a plan will be run.
 
-    Args:
+    Attributes:
         input_dir: the payload's folder on the host.
         work_dir: where each operator gets a folder for its outputs.
-        host_memory_bytes: the host's memory; sets the ceiling where the options set none.
+        shared_dir: where operators and their services get folders that both write to.
+        models_dir: the model repository; None = there is none.
+        memory_bytes: the host's memory; sets the ceiling where the options set none.
+        gpus: how many the host has.
     """
-    limit_bytes = options.memory_limit_bytes or whole_pages(host_ceiling_bytes(host_memory_bytes))
-    steps = [
-        _make_step(index, operator, input_dir, work_dir, options, limit_bytes)
-        for index, operator in enumerate(execution_order(pipeline.operators))
-    ]
+
+    input_dir: PurePath
+    work_dir: PurePath
+    shared_dir: PurePath
+    models_dir: PurePath | None
+    memory_bytes: int
+    gpus: int = 0
+
+
+def make_plan(
+    pipeline: Pipeline, place: Place, options: Options, models: Mapping[str, tuple[str, ...]] | None = None
+) -> Plan:
+    """Make every operator ready to run, with its servers, in the order of execution.
+
+    Args:
+        models: what a Triton has to load for each operator, where the model repository was looked at; without it what
+            they ask for.
+
+    Raises:
+        UsageError: files of an operator and of a server would have one name.
+    """
+    planner = _Planner(place, options, models or {each.name: each.models for each in pipeline.operators})
+    steps = [planner.step(index, operator) for index, operator in enumerate(execution_order(pipeline.operators))]
+    _check_names(steps)
     return Plan(pipeline, tuple(steps))
+
+
+def servers_of(plan: Plan) -> Iterator[Server]:
+    """All servers of a plan, each once."""
+    yield from {server.step.operator: server for step in plan.steps for server in step.servers}.values()
+
+
+def images_of(plan: Plan) -> list[str]:
+    """The images of operators and servers, each once, in the order of their use."""
+    return list(
+        dict.fromkeys(each.image for step in plan.steps for each in (*(server.step for server in step.servers), step))
+    )
 
 
 def host_ceiling_bytes(host_memory_bytes: int) -> int:
@@ -54,32 +116,149 @@ def execution_order(operators: tuple[Operator, ...]) -> Iterator[Operator]:
         sorter.done(operator.name)
 
 
-def _make_step(
-    index: int, operator: Operator, input_dir: PurePath, work_dir: PurePath, options: Options, limit_bytes: int
-) -> Step:
-    folder = work_dir / operator.name
-    outputs = [(item, folder / item.name if item.name else folder) for item in operator.outputs if item.path]
-    mounts = [_input_mount(item, input_dir, work_dir) for item in operator.inputs if item.path]
-    mounts += [Mount(str(source), str(item.path), read_only=False) for item, source in outputs]
-    return Step(
-        index=index,
-        operator=operator.name,
-        image=operator.image,
-        command=operator.command,
-        env=tuple({_NO_SYNC_LOCK[0]: _NO_SYNC_LOCK[1], **dict(operator.env)}.items()),
-        mounts=tuple(mounts),
-        output_folders=tuple(dict.fromkeys([str(folder), *(str(source) for _, source in outputs)])),
-        upstream=operator.upstream,
-        declared=operator.requests,
-        models=operator.models,
-        services=tuple(service.name for service in operator.services),
-        gpu_count=0 if options.no_gpu else operator.requests.gpu_count or 0,
-        shm_bytes=options.shm_bytes,
-        pids_limit=options.pids_limit,
-        memory_limit_bytes=limit_bytes,
-        timeout_ns=options.timeout_ns,
-        unsupported=operator.unsupported,
-    )
+class _Planner:
+    """Makes the steps of one plan."""
+
+    def __init__(self, place: Place, options: Options, models: Mapping[str, tuple[str, ...]]) -> None:
+        self._place = place
+        self._options = options
+        self._models = models
+        self._bare = Step(
+            index=0,
+            operator="",
+            image="",
+            command=(),
+            env=(),
+            mounts=(),
+            output_folders=(),
+            upstream=(),
+            declared=Resources(),
+            shm_bytes=options.shm_bytes,
+            pids_limit=options.pids_limit,
+            memory_limit_bytes=options.memory_limit_bytes or whole_pages(host_ceiling_bytes(place.memory_bytes)),
+        )
+
+    def step(self, index: int, operator: Operator) -> Step:
+        """An operator made ready to run."""
+        work_dir = self._place.work_dir
+        folder = work_dir / operator.name
+        outputs = [(item, folder / item.name if item.name else folder) for item in operator.outputs if item.path]
+        mounts = [_input_mount(item, self._place.input_dir, work_dir) for item in operator.inputs if item.path]
+        mounts += [Mount(str(source), str(item.path), read_only=False) for item, source in outputs]
+        shared = self._volumes(operator, operator.services)
+        return replace(
+            self._bare,
+            index=index,
+            operator=operator.name,
+            image=operator.image,
+            command=operator.command,
+            env=tuple({_NO_SYNC_LOCK[0]: _NO_SYNC_LOCK[1], **dict(operator.env)}.items()),
+            mounts=(*mounts, *shared),
+            output_folders=tuple(dict.fromkeys([str(folder), *(str(source) for _, source in outputs)])),
+            shared_folders=tuple(mount.source for mount in shared),
+            upstream=operator.upstream,
+            declared=operator.requests,
+            servers=tuple(self._servers(index, operator)),
+            gpu_count=self._gpus(operator.requests),
+            timeout_ns=self._options.timeout_ns,
+            unsupported=operator.unsupported,
+        )
+
+    def _gpus(self, requests: Resources) -> int:
+        return 0 if self._options.no_gpu else requests.gpu_count or 0
+
+    # ------------------------------------------------------------ servers
+
+    def _servers(self, index: int, operator: Operator) -> Iterator[Server]:
+        yield from self._services(index, operator)
+        if operator.models and self._options.triton_scope == "pipeline":
+            everybodys = dict.fromkeys(name for names in self._models.values() for name in names)
+            yield self._triton(f"{PIPELINE}__{_TRITON}", index, _TRITON, tuple(everybodys), shared=True)
+        elif operator.models:
+            taken = any(service.name.lower() == _TRITON for service in operator.services)
+            name = f"models-{_TRITON}" if taken else _TRITON
+            yield self._triton(f"{operator.name}__{name}", index, name, self._models[operator.name], shared=False)
+
+    def _triton(self, full_name: str, index: int, name: str, models: tuple[str, ...], *, shared: bool) -> Server:
+        """A Triton that serves these models and no others, on all GPUs of the host."""
+        options = self._options
+        step = replace(
+            self._bare,
+            index=index,
+            operator=full_name,
+            image=options.triton_image,
+            command=(
+                "tritonserver",
+                f"--model-repository={_MODELS_FOLDER}",
+                "--model-control-mode=explicit",
+                *(f"--load-model={model}" for model in models),
+                "--exit-on-error=false",  # it stays, and can be asked which model failed and why
+                *options.triton_args,
+            ),
+            mounts=(Mount(str(self._place.models_dir or "<models>"), _MODELS_FOLDER, read_only=True),),
+            gpu_count=ALL_GPUS if self._place.gpus and not options.no_gpu else 0,
+        )
+        return Server(name, ServerKind.TRITON, step, models, _TRITON_CONNECTIONS, speaks_triton=True, shared=shared)
+
+    def _services(self, index: int, operator: Operator) -> Iterator[Server]:
+        """One server for all services of the operator that have image and command in common."""
+        alike: dict[tuple[str, tuple[str, ...]], list[Service]] = {}
+        for service in operator.services:
+            alike.setdefault((service.image, service.command), []).append(service)
+        for (image, command), services in alike.items():
+            first = services[0]
+            environment = {_DATA_VARIABLE: _DATA_FOLDER}
+            for service in services:
+                environment.update(service.env)
+            step = replace(
+                self._bare,
+                index=index,
+                operator=f"{operator.name}__{first.name}",
+                image=image,
+                command=tuple(word.replace(f"$({_DATA_VARIABLE})", _DATA_FOLDER) for word in command),
+                env=tuple(environment.items()),
+                mounts=(*self._service_models(), *self._volumes(operator, services)),
+                declared=first.requests,
+                gpu_count=self._gpus(first.requests),
+            )
+            triton = _looks_like_triton(image, command)
+            connections = tuple(_with_port(each) for service in services for each in service.http)
+            yield Server(first.name, ServerKind.SERVICE, step, (), connections, speaks_triton=triton)
+
+    def _service_models(self) -> Iterator[Mount]:
+        """The models where the platform keeps them, and where the first cpost put them."""
+        if self._place.models_dir is not None:
+            for target in (f"{_DATA_FOLDER}/models", _MODELS_FOLDER):
+                yield Mount(str(self._place.models_dir), target, read_only=True)
+
+    def _volumes(self, operator: Operator, services: Sequence[Service]) -> tuple[Mount, ...]:
+        """Folders that the operator and its services share; the same path is the same folder."""
+        paths = dict.fromkeys(volume.path for service in services for volume in service.volumes)
+        root = self._place.shared_dir / operator.name
+        return tuple(Mount(str(root / path.strip("/").replace("/", "_")), path, read_only=False) for path in paths)
+
+
+def _with_port(connection: HttpConnection) -> HttpConnection:
+    """A connection without a port means Triton's, which is what the platform's services were."""
+    default = _GRPC_PORT if "GRPC" in connection.name.upper() else _HTTP_PORT
+    return replace(connection, port=connection.port or default)
+
+
+def _looks_like_triton(image: str, command: Sequence[str]) -> bool:
+    """Whether a service is an inference server of that family, under any of the names that it has had."""
+    words = f"{image} {command[0] if command else ''}".lower()
+    return any(name in words for name in ("triton", "trtis", "tensorrtserver", "trtserver"))
+
+
+def _check_names(steps: Sequence[Step]) -> None:
+    taken = {step.operator.lower() for step in steps}
+    for server in (server for step in steps for server in step.servers):
+        if server.step.operator.lower() in taken:
+            raise UsageError(
+                f"an operator is called {server.step.operator}, which is what the files of server {server.name} would "
+                "be called",
+                "rename that operator",
+            )
 
 
 def _input_mount(item: Input, input_dir: PurePath, work_dir: PurePath) -> Mount:

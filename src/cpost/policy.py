@@ -37,6 +37,7 @@ _OUTCOME_REASONS = {
 # How a reason begins, by what it is the reason for.
 _CPU_REASON, _MEMORY_REASON, _DEV_SHM_REASON, _GPU_REASON = "cpu:", "memory:", "shared memory (/dev/shm):", "gpu:"
 
+_SERVER_REASON = "a server: CPU while its operator ran; memory over its whole life, loading of models included"
 _DOUBTS = {
     ENGINE_STATS: "measured by the engine's statistics, one sample a second: what peaked in between was not seen, and "
     "more may be needed",
@@ -146,6 +147,21 @@ def recommend(
     return replace(advice, reasons=(*advice.reasons, doubt)) if doubt and advice.status is Advice.OK else advice
 
 
+def sized_server(usage: Usage | None, load: Usage | None) -> Usage | None:
+    """What a server is sized by: CPU while its operator ran, memory over its whole life.
+
+    A start with less CPU takes longer; a start with less memory fails.
+    """
+    if usage is None or load is None:
+        return usage
+    return replace(usage, cpu_pct=load.cpu_pct, window_ns=load.window_ns)
+
+
+def for_server(advice: Recommendation) -> Recommendation:
+    """A recommendation made of such a usage, with that among its reasons."""
+    return advice if advice.status is Advice.REFUSED else replace(advice, reasons=(*advice.reasons, _SERVER_REASON))
+
+
 def _cache(usage: Usage) -> str:
     return (
         f" (the cache beside it, up to {format_mb(usage.cache_peak_bytes)}, can go)" if usage.cache_peak_bytes else ""
@@ -175,9 +191,10 @@ def gpu_request(gpus: Sequence[GpuUsage], declared: int, given: int) -> tuple[in
     """How many GPUs to ask for, and why; 0 = do not ask.
 
     One on which no process of the operator was ever seen is not needed: whatever runs on a GPU holds memory there. But
-    an operator that was seen on none keeps what it asks for: one that falls back to the CPU looks the same.
+    an operator that was seen on none keeps what it asks for: one that falls back to the CPU looks the same. A rise of
+    the device's memory beside a companion shows nothing: it may be the companion's.
     """
-    used = sum(gpu.used for gpu in gpus)
+    used = sum(gpu.used and not (gpu.companions and gpu.memory_source is GpuMemorySource.DEVICE) for gpu in gpus)
     if not gpus:
         unseen = "as declared: its GPUs could not be watched" if given else "as declared, it was run without any"
         return declared, unseen

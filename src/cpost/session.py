@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,20 +16,21 @@ from typing import Protocol
 import cpost
 from cpost import store
 from cpost.definition import load
+from cpost.definition.models import models_to_load
 from cpost.errors import CpostError, ExitCode, HostError, Interrupted, StoreError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
+from cpost.measure.container import Bench
 from cpost.measure.engine import Engine
-from cpost.measure.gpu_watch import GpuWatch, require_gpus
+from cpost.measure.gpu_watch import GpuWatch, gpu_facts, require_gpus
 from cpost.measure.guard import Guard
 from cpost.measure.outcome import iso_time
 from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
 from cpost.measure.sampler import SamplingProcess
+from cpost.measure.servers import SharedServers
 from cpost.measure.stats import STATS_WARNING
-from cpost.measure.step import Bench
 from cpost.model import (
-    Operator,
     OperatorRecord,
     Options,
     Outcome,
@@ -38,7 +40,7 @@ from cpost.model import (
     Step,
 )
 from cpost.outputs import OutputFolders
-from cpost.plan import make_plan
+from cpost.plan import Place, images_of, make_plan, servers_of
 from cpost.recorder import RunObserver
 from cpost.repeats import Containers, RepeatAudience, Runner
 from cpost.report import spreadsheet
@@ -74,18 +76,21 @@ def preview(pipeline_file: Path, options: Options) -> Preview:
     if options.input_dir:
         _check_folders(options)
     pipeline = load(pipeline_file)
-    plan = make_plan(
-        pipeline,
+    place = Place(
         input_dir=Path(options.input_dir or "<input>"),
         work_dir=Path(options.outputs_dir) if options.outputs_dir else _PLACEHOLDER_WORK_DIR,
-        options=options,
-        host_memory_bytes=host.memory_bytes(),
+        shared_dir=_PLACEHOLDER_WORK_DIR / "shared",
+        models_dir=Path(options.models_dir) if options.models_dir else None,
+        memory_bytes=host.memory_bytes(),
+        gpus=len(gpu_facts().gpus),
     )
-    images: dict[str, bool | None] = dict.fromkeys(step.image for step in plan.steps)
+    models = models_to_load(pipeline, Path(options.models_dir)) if options.models_dir else None
+    plan = make_plan(pipeline, place, options, models)
+    images: dict[str, bool | None] = dict.fromkeys(images_of(plan))
     with contextlib.suppress(HostError):
         engine = Engine()
         images = {image: engine.image_id(image) is not None for image in images}
-    against = {operator.name: reasons for operator in pipeline.operators if (reasons := reasons_against(operator))}
+    against = {operator.name: operator.unsupported for operator in pipeline.operators if operator.unsupported}
     return Preview(plan, images, against)
 
 
@@ -129,12 +134,13 @@ def size_pipeline(pipeline_file: Path, options: Options, observer: Observer, int
         observer.warn(warning)
     _check_runnable(pipeline)
     _check_folders(options)
+    models = _models(pipeline, options)
     # First of all, because it comes up while the engine is being asked.
     with SamplingProcess() as sampling:
         with interrupts.breaking():
             engine = Engine()
             _tell_leftovers(engine, observer)
-            session = _Session(pipeline, options, observer, interrupts, engine, sampling)
+            session = _Session(pipeline, models, options, observer, interrupts, engine, sampling)
         with contextlib.closing(engine):
             return session.run()
 
@@ -145,6 +151,7 @@ class _Session:
     def __init__(
         self,
         pipeline: Pipeline,
+        models: Mapping[str, tuple[str, ...]],
         options: Options,
         observer: Observer,
         interrupts: Interrupts,
@@ -153,6 +160,7 @@ class _Session:
     ) -> None:
         self._gpus = GpuWatch()
         self._pipeline = pipeline
+        self._models = models
         self._options = options
         self._observer = observer
         self._interrupts = interrupts
@@ -193,6 +201,7 @@ class _Session:
             with contextlib.closing(folder):
                 self._outputs.check(plan)
                 self._check_gpus(plan)
+                self._check_servers(plan)
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
                 folder.prepare()
@@ -206,13 +215,16 @@ class _Session:
     # ------------------------------------------------------------ before the first operator
 
     def _plan(self) -> Plan:
-        return make_plan(
-            self._pipeline,
-            input_dir=Path(self._options.input_dir).resolve(),
+        options = self._options
+        place = Place(
+            input_dir=Path(options.input_dir).resolve(),
             work_dir=self._outputs.root,
-            options=self._options,
-            host_memory_bytes=self._run.host.memory_bytes or host.memory_bytes(),
+            shared_dir=self._work / "shared",
+            models_dir=Path(options.models_dir).resolve() if options.models_dir else None,
+            memory_bytes=self._run.host.memory_bytes or host.memory_bytes(),
+            gpus=len(self._gpus.facts.gpus),
         )
+        return make_plan(self._pipeline, place, options, self._models)
 
     def _make_work_folder(self) -> None:
         try:
@@ -224,17 +236,30 @@ class _Session:
 
     def _check_gpus(self, plan: Plan) -> None:
         if self._elsewhere is None:
-            require_gpus(self._gpus.facts, plan.steps)
+            require_gpus(self._gpus.facts, [*plan.steps, *(server.step for server in servers_of(plan))])
         for problem in self._gpus.facts.problems:
             self._warn(problem)
         for step in plan.steps:
             if self._options.no_gpu and step.declared.gpu_count:
                 self._warn(f"{step.operator} asks for gpu: {step.declared.gpu_count} and runs without (--no_gpu)")
 
+    def _check_servers(self, plan: Plan) -> None:
+        """Servers are asked over their containers' network, which only this host's own engine has here."""
+        why = "it is rootless" if self._engine_facts.rootless else self._elsewhere
+        for server in servers_of(plan) if why else ():
+            raise HostError(
+                f"server {server.name} cannot be reached on this engine: {why}",
+                "run pipelines with models or services where the engine runs, as its own host's root",
+            )
+        for step in plan.steps:
+            own = dict(step.env)
+            for name in (each.name for server in step.servers for each in server.connections if each.name in own):
+                self._warn(f"{step.operator} sets {name} itself, so it does not get its server's address there")
+
     def _images(self, plan: Plan) -> dict[str, str]:
         """Ids of all images; what is not here is pulled, all of it before the first operator starts."""
         ids: dict[str, str] = {}
-        for image in dict.fromkeys(step.image for step in plan.steps):
+        for image in images_of(plan):
             found = self._engine.image_id(image)
             if found is None:
                 self._pull(image)
@@ -251,8 +276,8 @@ class _Session:
 
     def _folder(self, plan: Plan) -> store.RunFolder:
         path = Path(self._options.metrics_dir) if self._options.metrics_dir else self._work / "metrics"
-        operators = [step.operator for step in plan.steps]
-        return store.RunFolder(path, operators, overwrite=self._options.overwrite)
+        names = [step.operator for step in (*plan.steps, *(server.step for server in servers_of(plan)))]
+        return store.RunFolder(path, names, overwrite=self._options.overwrite)
 
     # ------------------------------------------------------------ the operators
 
@@ -262,13 +287,10 @@ class _Session:
         try:
             self._interrupts.check()
             self._engine.create_network(network, labels)
-            runner = self._runner(self._bench(labels, network), image_ids, folder)
-            for step in plan.steps:
-                self._interrupts.check()
-                record = self._measure_one(step, runner, folder)
-                if not self._after(record, folder):
-                    return
-            self._run = replace(self._run, complete=True)
+            with contextlib.ExitStack() as stack:
+                beside = [stack.enter_context(SamplingProcess()) for _ in range(_most_servers(plan))]
+                bench = self._bench(labels, network, tuple(beside))
+                self._measure_all(plan, bench, image_ids, folder)
         except Interrupted as interrupted:
             self._run = replace(self._run, stopped_by=signal.Signals(interrupted.signum).name)
         except CpostError as error:
@@ -279,7 +301,24 @@ class _Session:
             self._save(folder)
             self._observer.run_ends(self._run)
 
-    def _bench(self, labels: dict[str, str], network: str) -> Bench:
+    def _measure_all(self, plan: Plan, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> None:
+        shared = SharedServers(bench)
+        runner = self._runner(bench, image_ids, folder, shared)
+        try:
+            for step in plan.steps:
+                self._interrupts.check()
+                record = self._measure_one(step, runner, folder)
+                if not self._after(record, folder):
+                    return
+            self._run = replace(self._run, complete=True)
+        finally:
+            shared.close()
+            images = {server.step.operator: server.step.image for server in servers_of(plan)}
+            ended = {record.result.outcome for record in self._run.operators}
+            outcome = Outcome.COMPLETED if self._run.complete and ended == {Outcome.COMPLETED} else Outcome.FAILED
+            self._run = replace(self._run, servers=runner.shared_records(images, outcome))
+
+    def _bench(self, labels: dict[str, str], network: str, beside: tuple[SamplingProcess, ...]) -> Bench:
         name = self._owner.name(self._run_id)
         may_make = self._elsewhere is None and self._hierarchies.may_make_groups(f"{name}_probe")
         if self._elsewhere is not None:
@@ -302,14 +341,18 @@ class _Session:
             interrupts=self._interrupts,
             gpus=self._gpus,
             elsewhere=self._elsewhere,
+            sampling_beside=beside,
+            server_timeout_ns=self._options.triton_timeout_ns,
         )
 
-    def _runner(self, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> Runner:
+    def _runner(
+        self, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder, shared: SharedServers
+    ) -> Runner:
         def keep(record: OperatorRecord) -> None:
             self._put(record)
             self._save(folder)
 
-        subject = Containers(bench, self._outputs, image_ids, self._run.host.gpus)
+        subject = Containers(bench, self._outputs, image_ids, self._run.host.gpus, shared)
         cpus = self._run.host.cpus or 1
         return Runner(subject, folder, self._options, cpus, self._interrupts, self._observer, keep)
 
@@ -350,7 +393,7 @@ class _Session:
         return goes_on
 
     def _save(self, folder: store.RunFolder) -> None:
-        folder.save(self._run, spreadsheet.summary(self._run.operators, complete=self._run.complete))
+        folder.save(self._run, spreadsheet.summary(self._run.operators, self._run.servers, complete=self._run.complete))
 
     def _warn(self, text: str) -> None:
         self._run = replace(self._run, warnings=(*self._run.warnings, text))
@@ -388,18 +431,30 @@ def _tell_leftovers(engine: Engine, observer: Observer) -> None:
 
 def _check_runnable(pipeline: Pipeline) -> None:
     for operator in pipeline.operators:
-        for reason in reasons_against(operator):
+        for reason in operator.unsupported:
             raise UsageError(
                 f"operator {operator.name} cannot be run here: {reason}",
                 f"`cpost plan {pipeline.file}` shows the whole graph; size the pipeline without that operator for now",
             )
 
 
-def reasons_against(operator: Operator) -> tuple[str, ...]:
-    """Why this version cannot run an operator on this host; empty = it can."""
-    wants = [name for name, asked in (("models", operator.models), ("services", operator.services)) if asked]
-    servers = tuple(f"it asks for {name}, and this version starts no inference servers or services" for name in wants)
-    return operator.unsupported + servers
+def _models(pipeline: Pipeline, options: Options) -> Mapping[str, tuple[str, ...]]:
+    """What is to be loaded for each operator; the model repository is looked at before anything starts."""
+    asking = [operator for operator in pipeline.operators if operator.models]
+    if options.models_dir is not None:
+        return models_to_load(pipeline, Path(options.models_dir))
+    for operator in asking:
+        raise UsageError(
+            f"operator {operator.name} asks for model {operator.models[0]}, and there is no model repository",
+            "name the folder that holds the models: --models_dir DIR",
+        )
+    return {}
+
+
+def _most_servers(plan: Plan) -> int:
+    """How many servers may run at one time; the last place is for one that all operators share."""
+    own = max((sum(not server.shared for server in step.servers) for step in plan.steps), default=0)
+    return own + any(server.shared for server in servers_of(plan))
 
 
 def _check_folders(options: Options) -> None:

@@ -142,6 +142,7 @@ _GPU_PEAKS = (
     "baseline_bytes",
     "power_maximum_mw",
     "longest_gap_ns",
+    "companions",
 )
 # The less they tell of the operator alone, the later.
 _SOURCES = (GpuMemorySource.NONE, GpuMemorySource.PROCESSES, GpuMemorySource.DEVICE)
@@ -166,6 +167,7 @@ def _joined_gpu(runs: Sequence[GpuUsage]) -> GpuUsage:
         looks=min(run.looks for run in runs),
         used=any(run.used for run in runs),
         shared=any(run.shared for run in runs),
+        accompanied=any(run.accompanied for run in runs),
         preallocated=any(run.preallocated for run in runs),
         **{name: _median(runs, name) for name in _GPU_AVERAGES},
         **{name: _highest(runs, name) for name in _GPU_PEAKS},

@@ -1,6 +1,7 @@
 """The run folder: every file name, the format's version, atomic writes, and load(save(run)) == run.
 
     <operator>_final_result.csv   the series of one operator, written as it comes; of its last run where it has several
+    <operator>__<server>_...      likewise, of a server beside it; of one that all share: pipeline__<server>_...
     <operator>_repeat<n>.csv      the series of an earlier run of it, moved here when the next one begins
     <operator>_warmup<n>.csv      likewise; no operator can be called so that its own file has such a name
     summary.csv                   one row per operator
@@ -31,7 +32,7 @@ from cpost.model import RepeatKind, Run
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.csv"
-_SERIES_SUFFIX = "_final_result.csv"
+SERIES_SUFFIX = "_final_result.csv"
 _REPEAT_WORDS = {RepeatKind.MEASURED: "repeat", RepeatKind.WARMUP: "warmup"}
 _REPEAT_NAME = re.compile(rf"(?P<operator>.+)_(?:{'|'.join(_REPEAT_WORDS.values())})[1-9][0-9]*\.csv")
 _RESERVE_BYTES = 64 * 1024
@@ -112,7 +113,7 @@ class RunFolder:
 
     def series_path(self, operator: str) -> Path:
         """Where an operator's series goes."""
-        return self.path / f"{operator}{_SERIES_SUFFIX}"
+        return self.path / f"{operator}{SERIES_SUFFIX}"
 
     def open_series(self, operator: str, header: str) -> SeriesFile:
         """Open the series file of an operator for writing, header first."""

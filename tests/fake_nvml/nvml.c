@@ -17,8 +17,9 @@
  *   error FUNCTION CODE FROM                      from call number FROM (1 = first) of FUNCTION on
  *   hang FUNCTION MS FROM                         the same: sleeps so long in each call
  *
- * WHO is a process id, or a command name: every process of this host that is called so. MB are 10^6 bytes, "n/a" is not
- * available. FROM_MS and UNTIL_MS count from the process's first sight; for `busy` from the library's start.
+ * WHO is a process id; or a command name: every process of this host that is called so; or ~TEXT: every process of this
+ * host with TEXT in its command line, whose words are apart by single spaces there (this very process, too, if it has:
+ * keep TEXT out of cpost's own words). MB are 10^6 bytes, "n/a" is not available. FROM_MS and UNTIL_MS count from the process's first sight; for `busy` from the library's start.
  * Only what cpost calls is here; the meanings are those of nvml.h.
  */
 #define _GNU_SOURCE
@@ -51,7 +52,7 @@ static int calls_made[MAX_NAMES];
 static char call_names[MAX_NAMES][64];
 static struct { int pid; long long first_ms; } seen[MAX_SEEN];
 static int seen_count;
-static struct { int pid; char name[64]; } running[MAX_RUNNING];
+static struct { int pid; char name[64], command_line[512]; } running[MAX_RUNNING];
 static int running_count;
 static long long started_ms;
 static char handles[MAX_DEVICES], whole_handles[MAX_DEVICES]; /* their addresses are the handles */
@@ -162,6 +163,21 @@ static int within(int line, int place, long long ms) {
     return counts[line] < place + 2 || (ms >= number(line, place) && ms < number(line, place + 1));
 }
 
+/* A file of /proc/PID, its words apart by spaces; returns whether there is such a process. */
+static int read_words(int pid, const char *file_name, char *into, size_t size) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, file_name);
+    FILE *file = fopen(path, "r");
+    if (!file) return 0;
+    size_t length = fread(into, 1, size - 1, file);
+    fclose(file);
+    while (length && (into[length - 1] == '\n' || !into[length - 1])) length--;
+    for (size_t i = 0; i < length; i++)
+        if (!into[i]) into[i] = ' ';
+    into[length] = 0;
+    return 1;
+}
+
 /* All processes of this host with their names, looked up again after 20 ms. */
 static void look_around(void) {
     static long long looked_us;
@@ -171,19 +187,16 @@ static void look_around(void) {
     DIR *folder = opendir("/proc");
     struct dirent *entry;
     while (folder && (entry = readdir(folder)) && running_count < MAX_RUNNING) {
-        char path[64];
-        int pid = atoi(entry->d_name);
-        snprintf(path, sizeof path, "/proc/%d/comm", pid);
-        FILE *file = pid > 0 ? fopen(path, "r") : NULL;
-        if (!file) continue;
-        char *name = running[running_count].name;
-        if (fgets(name, sizeof running[0].name, file)) {
-            name[strcspn(name, "\n")] = 0;
-            running[running_count++].pid = pid;
-        }
-        fclose(file);
+        int pid = running[running_count].pid = atoi(entry->d_name);
+        running_count += pid > 0 && read_words(pid, "comm", running[running_count].name, sizeof running[0].name) &&
+            read_words(pid, "cmdline", running[running_count].command_line, sizeof running[0].command_line);
     }
     if (folder) closedir(folder);
+}
+
+static int is_meant(int running_place, const char *word) {
+    if (*word == '~') return strstr(running[running_place].command_line, word + 1) != NULL;
+    return !strcmp(running[running_place].name, word);
 }
 
 /* Processes that one line speaks of; returns how many. */
@@ -195,7 +208,7 @@ static int who(int line, int *pids, int max) {
     int found = 0;
     look_around();
     for (int i = 0; i < running_count && found < max; i++)
-        if (!strcmp(running[i].name, words[line][2]) && within(line, 4, age_ms(running[i].pid)))
+        if (is_meant(i, words[line][2]) && within(line, 4, age_ms(running[i].pid)))
             pids[found++] = running[i].pid;
     return found;
 }

@@ -175,7 +175,7 @@ def test_a_driver_that_hangs_holds_up_neither_sampling_nor_the_end(size: Sized, 
     env = driver(A100, f"process 0 {NAME} 300", "hang nvmlDeviceGetMemoryInfo_v2 30000 3")
     done = size(env, worker("user", "sleep", "1000")).ended(0)
     result = done.operator("user")["result"]
-    assert [each for each in result["warnings"] if "did not answer at the operator's end" in each]
+    assert [each for each in result["warnings"] if "did not answer at the end of user" in each]
     assert result["sampling"]["longest_gap_ns"] < 5 * 10**9
     assert result["sampling"]["samples"] > 20
 

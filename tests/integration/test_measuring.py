@@ -61,7 +61,7 @@ def test_cpu_total_is_what_was_burned(known: Done, name: str) -> None:
 def test_user_and_system_make_the_total(known: Done, name: str) -> None:
     totals = known.operator(name)["result"]["totals"]
     parts = totals["cpu_user_us"] + totals["cpu_system_us"]
-    # cgroup v1 counts the parts in timer ticks, each given whole to whoever runs then: on a busy host far off the total.
+    # cgroup v1 counts the parts in timer ticks, each given whole to whoever runs then: far off on a busy host.
     assert parts == pytest.approx(totals["cpu_us"], rel=0.35, abs=50_000)
 
 

@@ -174,6 +174,57 @@ def test_what_grows_or_falls_or_is_small_or_brief_does_not() -> None:
     assert not reserving((500, 38), gpu=Gpu("GPU-a", "A100"))  # its size is not known
 
 
+# ---------------------------------------------------------------- beside companions
+
+
+def beside(*looks: tuple[float, GpuReading, int], end_ms: float | None = None) -> GpuUsage:
+    """The usage from looks at these times (ms from the start), each with so many others watched."""
+    builder = GpuBuilder([GPU])
+    for t_ms, each, companions in looks:
+        end_ns = None if end_ms is None else AT + int(end_ms * MS)
+        builder.add(GpuLook(AT + int(t_ms * MS), (each,), companions), AT, end_ns)
+    return builder.finish()[0]
+
+
+def test_a_companion_on_the_gpu_is_not_somebody_else() -> None:
+    both = reading(GB, others=5 * GB, other_processes=0, companion_processes=1)
+    found = beside((-10, reading(0), 1), (50, both, 1), (99, reading(GB), 1))
+    assert (found.accompanied, found.shared, found.companions) == (True, False, 1)
+    assert (found.memory_source, found.memory_peak_bytes) == (GpuMemorySource.PROCESSES, GB)
+    assert said(found) == (
+        "GPU 0: the operator and a server of it were both on it: its utilisation is of both, memory is told apart"
+    )
+    (of_the_server,) = remarks([GPU], [found], 0, server=True)
+    assert "the server and its operator or another server were both on it" in of_the_server
+
+
+def test_a_companion_that_was_elsewhere_or_at_another_time_is_nothing_to_speak_of() -> None:
+    both = reading(GB, others=GB, other_processes=0, companion_processes=1)
+    found = beside((-10, both, 2), (50, reading(GB), 1), (150, both, 2), end_ms=100)
+    assert (found.accompanied, found.companions) == (False, 1)
+    assert said(found) == ""
+    off = beside((50, reading(0, others=GB, other_processes=0, companion_processes=1), 1))
+    assert (off.used, off.accompanied) == (False, True)
+    assert said(off) == ""
+
+
+def test_a_rise_of_the_device_may_be_a_companion_s() -> None:
+    found = beside((-10, reading(None, base=2 * GB), 1), (50, reading(None, base=5 * GB), 1))
+    assert (found.memory_source, found.memory_peak_bytes, found.used) == (GpuMemorySource.DEVICE, 3 * GB, True)
+    assert "a server of it ran meanwhile, and some or all of it may be theirs" in said(found)
+    (of_the_server,) = remarks([GPU], [found], 0, server=True)
+    assert "does not tell the server's own memory" in of_the_server
+    assert "its operator or another server ran meanwhile" in of_the_server
+
+
+def test_where_both_are_listed_without_their_memory_it_is_not_told_apart() -> None:
+    untold = reading(0, base=4 * GB, own_processes=1, own_memory_bytes=None, listed_bytes=None, companion_processes=1)
+    found = beside((-10, reading(0, base=GB), 1), (50, untold, 1))
+    assert found.memory_source is GpuMemorySource.DEVICE
+    assert "may be theirs" in said(found)
+    assert "its utilisation is of both, memory cannot be told apart" in said(found)
+
+
 # ---------------------------------------------------------------- of several
 
 

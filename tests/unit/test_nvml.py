@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from cpost.measure.gpu_subject import Share
 from cpost.measure.nvml import Driver, GpuMeter, NoDriverError
 from cpost.model.gpu import Gpu, GpuReading
 
@@ -24,11 +25,12 @@ class Asked:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.problems: list[str] = []
-        self._meters = [GpuMeter(device, f"GPU {i}", self.problems) for i, device in enumerate(driver.devices)]
+        self._meters = [GpuMeter(device, f"GPU {i}") for i, device in enumerate(driver.devices)]
+        self._shares = [Share(self.problems) for _ in driver.devices]
 
     def read(self, *own: int, place: int = 0) -> GpuReading:
         """One look; these processes are the operator's."""
-        return self._meters[place].read(lambda pid: pid in own)
+        return self._shares[place].of(self._meters[place].read(), own, ())
 
 
 @pytest.fixture
@@ -112,8 +114,8 @@ def test_a_look_tells_own_memory_apart_from_others(asked: Ask) -> None:
     found = asked(
         A100, T4, "process 0 11 300", "process 0 12 200", "process 0 99 1000", "power 0 250000", "clock 0 1410"
     )
-    assert found.read(11, 12, 13) == GpuReading((), 2000 * MB, 1500 * MB, 500 * MB, 2, 1, 250_000, 1410)
-    assert found.read(11, place=1) == GpuReading((), 0, 0, 0, 0, 0, 0, 0)
+    assert found.read(11, 12, 13) == GpuReading((), 2000 * MB, 1500 * MB, 500 * MB, 2, 1, 250_000, 1410, 0)
+    assert found.read(11, place=1) == GpuReading((), 0, 0, 0, 0, 0, 0, 0, 0)
     assert found.problems == []
 
 
@@ -150,7 +152,7 @@ def test_an_older_driver_lists_processes_by_its_older_call(asked: Ask) -> None:
 def test_an_instance_tells_memory_and_processes_and_nothing_else(asked: Ask) -> None:
     found = asked(A100, "mig MIG-1 5000 10 MIG 1g.5gb", "process 0 11 300", "busy 0 50", "power 0 99", "clock 0 99")
     for _ in range(2):
-        assert found.read(11) == GpuReading((), 310 * MB, 300 * MB, 300 * MB, 1, 0, None, None)
+        assert found.read(11) == GpuReading((), 310 * MB, 300 * MB, 300 * MB, 1, 0, None, None, 0)
     assert found.problems == []
 
 
@@ -219,7 +221,7 @@ def test_a_figure_that_is_refused_is_not_asked_for_again(
     nvml_script(*LINES)
     after = found.read(11)
     assert getattr(after, field) is None
-    assert list(after).count(None) == (4 if is_list else 1)  # the others go on
+    assert list(after).count(None) == (5 if is_list else 1)  # the others go on
     assert [problem.split(":")[:2] for problem in found.problems] == [["GPU 0", f" {figure} cannot be read"]]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.model import Input, Mount, Operator, Options, Output, Resources, Service, Step
-from cpost.plan import execution_order, host_ceiling_bytes, make_plan
+from cpost.plan import Place, execution_order, host_ceiling_bytes, make_plan
 
 MIB = 2**20
 GIB = 2**30
@@ -26,15 +26,10 @@ def reads(name: str, *sources: str) -> Operator:
     return operator(name, inputs=tuple(Input(f"/in/{source}", source) for source in sources))
 
 
-def steps(*operators: Operator, host: int = 8 * GIB, **options: Any) -> tuple[Step, ...]:
-    plan = make_plan(
-        pipeline(*operators),
-        input_dir=Path("/payload"),
-        work_dir=Path("/kept"),
-        options=Options(**options),
-        host_memory_bytes=host,
-    )
-    return plan.steps
+def steps(*operators: Operator, host: int = 8 * GIB, gpus: int = 0, **options: Any) -> tuple[Step, ...]:
+    models_dir = Path(options["models_dir"]) if "models_dir" in options else None
+    place = Place(Path("/payload"), Path("/kept"), Path("/shared"), models_dir, host, gpus)
+    return make_plan(pipeline(*operators), place, Options(**options)).steps
 
 
 @st.composite
@@ -173,7 +168,8 @@ def test_the_rest_comes_from_the_operator_and_the_options() -> None:
     (made,) = steps(stated, shm_bytes=7, pids_limit=8, timeout_ns=9, memory_limit_bytes=10)
     assert (made.operator, made.image, made.command) == ("a", "img:1", ("run", "-x"))
     assert (made.declared, made.gpu_count) == (stated.requests, 3)
-    assert (made.models, made.services, made.unsupported) == (("m",), ("s",), ("typed",))
+    assert [server.name for server in made.servers] == ["s", "triton"]
+    assert made.unsupported == ("typed",)
     assert (made.shm_bytes, made.pids_limit, made.timeout_ns, made.memory_limit_bytes) == (7, 8, 9, 10)
 
 

@@ -222,6 +222,8 @@ ON = GpuUsage("GPU-on", used=True, memory_source=GpuMemorySource.PROCESSES, look
 OFF = replace(ON, used=False)
 FEW = replace(OFF, looks=19)
 VAGUE = replace(OFF, memory_source=GpuMemorySource.DEVICE)
+RISEN = replace(VAGUE, used=True)
+RISEN_BESIDE = replace(RISEN, companions=1)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +236,9 @@ VAGUE = replace(OFF, memory_source=GpuMemorySource.DEVICE)
         ((ON, VAGUE), 2, 2, "not tell enough"),
         ((OFF, OFF), 1, 1, "nothing better is known"),
         ((ON, OFF), None, 1, "held memory on"),
+        ((RISEN, OFF), None, 1, "held memory on"),
+        ((RISEN_BESIDE, OFF), 1, 1, "nothing better is known"),
+        ((ON, RISEN_BESIDE), None, 1, "held memory on"),
         ((), 2, 2, "without any"),
     ],
 )
@@ -258,7 +263,7 @@ def test_gpus_that_nobody_could_watch_are_not_said_to_be_absent(given: int, beca
         assert because in made.reasons[-1]
 
 
-@pytest.mark.parametrize("gpus", [(), (OFF, OFF)])
+@pytest.mark.parametrize("gpus", [(), (OFF, OFF), (RISEN_BESIDE, OFF)])
 def test_whoever_neither_asks_for_a_gpu_nor_uses_one_is_told_nothing_of_gpus(gpus: tuple[GpuUsage, ...]) -> None:
     assert recommend("peak", result(), usage(gpus=gpus)) == recommend("peak", result(), usage())
 

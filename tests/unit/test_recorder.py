@@ -11,7 +11,7 @@ from builders import MB, MS, result, sample, totals
 
 from cpost.model import Sample, StepResult, Usage
 from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuReading
-from cpost.recorder import GpuRecorder, Recorder
+from cpost.recorder import GpuRecorder, Recorder, SeriesRecorder
 from cpost.store import RunFolder
 
 AT = 1_700_000_000 * 10**9
@@ -41,7 +41,8 @@ def recorder(tmp_path: Path, audience: Audience) -> Recorder:
 
 
 def recorder_of(folder: Path, audience: Audience, gpus: GpuRecorder) -> Recorder:
-    return Recorder(RunFolder(folder, ["seg"], overwrite=False), "seg", 20 * MS, 8, audience, gpus)
+    series = SeriesRecorder(RunFolder(folder, ["seg"], overwrite=False), "seg", 20 * MS, 8, gpus)
+    return Recorder(series, audience)
 
 
 def rows(recorder: Recorder) -> list[dict[str, str]]:

@@ -14,13 +14,15 @@ from cpost import repeats
 from cpost.errors import EngineError, HostError, Interrupted
 from cpost.interrupts import Interrupts
 from cpost.measure.cgroup import Hierarchies
-from cpost.measure.step import Bench, measure_step
+from cpost.measure.container import Bench
+from cpost.measure.servers import SharedServers
+from cpost.measure.step import Measured, measure_step
 from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Step, StepResult
 from cpost.outputs import OutputFolders
 from cpost.repeats import Containers, Runner
 from cpost.store import RunFolder
 
-NO_GPUS: Any = SimpleNamespace(take=list, problems=list)
+NO_GPUS: Any = SimpleNamespace(take=lambda name: [], problems=lambda name: [])
 Behave = Callable[[int], StepResult]
 
 
@@ -71,12 +73,12 @@ class Place:
         self.folder = RunFolder(self.metrics, ["seg"], overwrite=False)
         monkeypatch.setattr(repeats, "measure_step", self.measure)
 
-    def measure(self, run_step: Step, _: Bench, observer: Any, *, earlier: int) -> StepResult:
+    def measure(self, run_step: Step, _: Bench, observer: Any, __: Any, *, earlier: int) -> Measured:
         out = self.outputs / "seg"
         self.ran.append((run_step.image, earlier, [path.name for path in out.iterdir()]))
         (out / f"of run {earlier}").touch()
         observer.samples(0, [sample(earlier + 1), sample(earlier + 2)])
-        return self.behave(earlier)
+        return Measured(self.behave(earlier))
 
     def run(self, *, kept: bool = True, warnings: tuple[str, ...] = (), **chosen: int) -> OperatorRecord:
         bench = Bench(
@@ -96,7 +98,7 @@ class Place:
         options = Options(metrics_dir=str(self.metrics) if kept else None, **chosen)
         outputs = OutputFolders(self.outputs, overwrite=False)
         outputs.make(Plan(pipeline(), (self.step,)))
-        subject = Containers(bench, outputs, {self.step.image: "sha256:1"}, ())
+        subject = Containers(bench, outputs, {self.step.image: "sha256:1"}, (), SharedServers(bench))
         runner = Runner(subject, self.folder, options, 2, self.interrupts, self.audience, self.keep)
         return runner.run(self.step, warnings)
 
@@ -262,7 +264,7 @@ def test_what_is_made_for_a_later_run_has_a_name_of_its_own() -> None:
     for index in range(2):
         for earlier in range(12):
             with pytest.raises(EngineError):
-                measure_step(step(index=index), bench, nothing, earlier=earlier)
+                measure_step(step(index=index), bench, nothing, nothing, earlier=earlier)
     assert named[:2] == ["cpost_r_0_a", "cpost_r_0r1_a"]
     assert len(set(named)) == 24
 
@@ -285,7 +287,7 @@ def test_a_later_run_s_groups_have_names_of_their_own(tmp_path: Path) -> None:
         bench = Bench(engine, nothing, groups, "r", {}, "n", "g", "cgroupfs", monitored, 10**7, Interrupts(), NO_GPUS)
         for earlier in range(2):
             with pytest.raises(EngineError):
-                measure_step(step(), bench, nothing, earlier=earlier)
+                measure_step(step(), bench, nothing, nothing, earlier=earlier)
     assert there == [{"g_0", "g_0_monitor"}, {"g_0r1", "g_0r1_monitor"}, {"g_0"}, {"g_0r1"}]
     assert not list((tmp_path / "cg").iterdir())
 
@@ -299,9 +301,9 @@ def test_how_busy_this_host_was_is_said_of_what_ran_on_it(
 ) -> None:
     nothing: Any = None
     bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
-    monkeypatch.setattr(repeats, "measure_step", lambda *_, **__: result(totals=totals(source=source)))
+    monkeypatch.setattr(repeats, "measure_step", lambda *_, **__: Measured(result(totals=totals(source=source))))
     monkeypatch.setattr(repeats.host.HostWatch, "warnings", lambda *_: ["this host was busy"])
-    made = Containers(bench, nothing, {"img:1": "sha256:1"}, ()).measure(step(), nothing, 0)
+    made = Containers(bench, nothing, {"img:1": "sha256:1"}, (), nothing).measure(step(), nothing, 0)
     assert made.warnings == said
 
 
@@ -314,7 +316,7 @@ def test_how_busy_this_host_was_is_said_of_what_ran_on_it(
 def test_a_full_dev_shm_is_told(size: int, peak: int | None, full: bool) -> None:
     nothing: Any = None
     bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
-    containers = Containers(bench, nothing, {}, ())
+    containers = Containers(bench, nothing, {}, (), nothing)
     told = list(containers.remarks(step(shm_bytes=size), usage(dev_shm_peak_bytes=peak)))
     assert [line for line in told if "/dev/shm was full" in line] == told
     assert bool(told) == full

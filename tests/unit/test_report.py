@@ -18,12 +18,14 @@ from cpost.model import (
     Plan,
     RepeatKind,
     Resources,
+    Server,
+    ServerKind,
     Spread,
     Spreads,
     Statistic,
 )
 from cpost.model.gpu import GpuUsage
-from cpost.plan import make_plan
+from cpost.plan import Place, make_plan
 from cpost.report.tables import (
     banner,
     operator_summary,
@@ -265,10 +267,8 @@ def test_a_plan() -> None:
     second = operator("end", image="img:2", inputs=(Input("/in", "read"),), models=("liver",), unsupported=("typed",))
     plan = make_plan(
         pipeline(first, second, name="demo"),
-        input_dir=PurePosixPath("/payload"),
-        work_dir=PurePosixPath("<work folder>"),
-        options=Options(),
-        host_memory_bytes=2**34,
+        Place(PurePosixPath("/payload"), PurePosixPath("<work folder>"), PurePosixPath("/s"), None, 2**34),
+        Options(),
     )
     assert (
         plan_text(plan, {"img:1": True, "img:2": False}, {"end": ("typed",)})
@@ -293,16 +293,25 @@ Pipeline demo (2 operators, in the order of execution)
    variable    NVIDIA_CLARA_NOSYNCLOCK=1
    reads from  read
    declared    none
-   model       liver
+   server      triton: nvcr.io/nvidia/tritonserver:25.11-py3
+     command   tritonserver --model-repository=/models --model-control-mode=explicit --load-model=liver \
+--exit-on-error=false
+     model     liver
+     mount     <models> -> /models (read-only)
+     tells     NVIDIA_TRITON_HTTPURI=<its address>:8000
+     tells     NVIDIA_TRITON_GRPCURI=<its address>:8001
+     tells     NVIDIA_CLARA_TRTISURI=<its address>:8000
+     tells     CLARA_TRITON_URI=<its address>:8000
    cannot run  typed"""
     )
 
 
 def test_a_plan_without_an_engine_says_so() -> None:
-    made = step(mounts=(Mount("/a", "/b", read_only=True),), services=("trtis",))
+    server = Server("trtis", ServerKind.SERVICE, step(image="img:2"))
+    made = step(mounts=(Mount("/a", "/b", read_only=True),), servers=(server,))
     text = plan_text(Plan(pipeline(), (made,)), {"img:1": None}, {})
     assert "img:1 (no engine to ask)" in text
-    assert "service     trtis" in text
+    assert "server      trtis: img:2" in text
 
 
 @pytest.mark.parametrize(

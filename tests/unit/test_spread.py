@@ -139,7 +139,7 @@ def test_the_joined_usage_is_nowhere_below_any_run_but_in_its_averages(used: lis
         assert getattr(made, figure) == max(known, default=None)
 
 
-GPU_FLAGS = ("used", "shared", "preallocated")
+GPU_FLAGS = ("used", "shared", "accompanied", "preallocated")
 GPU_AVERAGES = [each.name for each in fields(GpuUsage) if "average" in each.name]
 GPU_PEAKS = [
     each.name

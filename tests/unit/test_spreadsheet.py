@@ -39,7 +39,8 @@ from cpost.report.spreadsheet import (
 AT = 1_700_000_000_123_456_789
 DETAIL = Detail(*range(101, 101 + len(Detail._fields)))
 FULL = Sample(1_500_000_000, 10, 7, 3, 5, 2, 405_242_000, 406_000_000, DETAIL, 4)
-REPEATED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("warmups") + 1 :]
+REPEATED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("warmups") + 1 : SUMMARY_COLUMNS.index("server_of")]
+SERVED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("server_of") :]
 COUNTS = st.none() | st.integers(0, 2**63)
 SAMPLES = st.builds(
     Sample,
@@ -203,7 +204,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "run_complete": "yes",
         "repeats": "1",
         "warmups": "0",
-        **dict.fromkeys(REPEATED, ""),
+        **dict.fromkeys((*REPEATED, *SERVED), ""),
     }
 
 
@@ -218,7 +219,9 @@ def test_the_columns_of_repeats_come_last_and_are_filled_where_there_are_several
     runs = (repeat(1, 1, kind=RepeatKind.WARMUP), *(repeat(number) for number in (1, 2, 3)))
     several = replace(RECORD, repeats=runs, spreads=spreads, doubts=(Doubt("=odd", "look"), Doubt("short", "wait")))
     (row,) = rows(summary([several], complete=True))
-    assert list(row)[-len(REPEATED) - 2 :] == ["repeats", "warmups", *REPEATED]
+    columns = list(row)
+    after = columns.index("run_complete") + 1
+    assert columns[after : after + len(REPEATED) + 2] == ["repeats", "warmups", *REPEATED]
     assert (row["repeats"], row["warmups"], row["doubts"]) == ("3", "1", "'=odd; short")
     assert {name: row[name] for name in REPEATED[:-1] if row[name]} == {
         "wall_minimum_s": "1",

@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 from cpost.definition.findings import Findings
 from cpost.definition.tree import Fields
@@ -104,11 +105,9 @@ class Files:
     def _bytes(self, path: str, shown: str, at: Origin | None) -> bytes | None:
         place, what = (at, f'imported file "{shown}"') if at else (Origin(shown, 0, 0), "the file")
         try:
-            data = _read_regular(path, self._bytes_left + 1)
+            data = read_regular(path, self._bytes_left + 1)
         except (OSError, ValueError) as error:
-            number = error.errno if isinstance(error, OSError) else None
-            reason = _REASONS.get(number or 0) or f"cannot be read: {visible(str(error))}"
-            self._findings.error(place, f"{what} {reason}", "check the path")
+            self._findings.error(place, f"{what} {why_unreadable(error)}", "check the path")
             return None
         if len(data) > self._bytes_left:
             message = f"{what} is too large: a definition with its imports may have {MAX_BYTES // 1024} KiB"
@@ -143,7 +142,19 @@ def _identity(path: str) -> str:
         return path
 
 
-def _read_regular(path: str, limit: int) -> bytes:
+def why_unreadable(error: OSError | ValueError) -> str:
+    """What an error of `read_regular`, or of looking into a folder, says of the path: "does not exist" and the like."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _REASONS.get(number or 0) or f"cannot be read: {visible(str(error))}"
+
+
+def read_regular(path: str | Path, limit: int) -> bytes:
+    """Return at most `limit` bytes of a regular file; never waits for the other end of a pipe.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: the path is none, or leads to a device, a pipe or a socket.
+    """
     # Non-blocking: the open itself would wait for the other end of a pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:

@@ -72,7 +72,8 @@ def measure_command(step: Step, bench: CommandBench, begin: Callable[[], StepObs
         NotStarted: it could not be started.
         HostError: it cannot be measured here, or not under the limit that was asked for.
     """
-    with bench.gpus.watching(lambda pid: marked.carries(pid, bench.name)), _watcher(step, bench) as watcher:
+    watching = bench.gpus.watching(step.operator, lambda pid: marked.carries(pid, bench.name))
+    with watching, _watcher(step, bench) as watcher:
         return _Measurement(step, bench, begin, watcher).result()
 
 

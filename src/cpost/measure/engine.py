@@ -261,6 +261,12 @@ class Engine:
             finished_at_ns=parse_time_ns(str(state.get("FinishedAt", ""))),
         )
 
+    def ip_address(self, container: str, network: str) -> str:
+        """The container's IP address on a network; empty where it has none, as one that has ended."""
+        with _call("inspect container"):
+            networks = self._api.inspect_container(container)["NetworkSettings"].get("Networks") or {}
+        return str((networks.get(network) or {}).get("IPAddress") or "")
+
     def stats(self, container: str) -> Iterator[Mapping[str, Any]]:
         """The container's statistics, once a second, until it is removed; all zeros while it does not run."""
         with _call("read statistics"):

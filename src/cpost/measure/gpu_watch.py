@@ -1,7 +1,7 @@
-"""Looks at the GPUs beside a step, in a thread of its own: a driver that hangs holds up nobody but this thread.
+"""Looks at the GPUs beside those that are measured, in a thread of its own: a driver that hangs holds up nobody else.
 
 The thread is a daemon, and whoever waits for it waits for a stated time only. A driver that does not answer in time is
-a warning; what it says later is used from then on.
+a warning; what it says later is used from then on. However many are watched, a round reads each GPU once.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import functools
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cpost.errors import HostError
+from cpost.measure.gpu_subject import Subject
 from cpost.model import Step
 from cpost.model.gpu import Gpu, GpuLook
 
 if TYPE_CHECKING:
-    from cpost.measure.nvml import Driver
+    from cpost.measure.nvml import Driver, GpuMeter
 
 PERIOD_S = 0.05
 _LIBRARY = "libnvidia-ml.so.1"
@@ -30,7 +30,6 @@ _REST_PER_COST = 4  # looks take a fifth of the thread's time at most: the opera
 _OPEN_S = 10.0  # without its persistence daemon a driver of many GPUs takes seconds to wake
 _ANSWER_S = 2.0
 _KNOWN_TO_HANG_S = 0.1
-_MOST_LOOKS = 20_000  # that nobody fetches: a quarter of an hour without a sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +42,14 @@ class GpuFacts:
     problems: tuple[str, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
-class _Beside:
-    """One step, as the thread sees it."""
-
-    is_own: Callable[[int], bool | None]
-    known: dict[int, bool] = field(default_factory=dict)
-    looks: deque[GpuLook] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
-    problems: list[str] = field(default_factory=list)
-    silent: bool = False
-    first: threading.Event = field(default_factory=threading.Event)
-    stop: threading.Event = field(default_factory=threading.Event)
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def owns(self, pid: int) -> bool:
-        """Whether a process is the step's; the driver may still list one that has just ended."""
-        answer = self.is_own(pid)
-        if answer is not None:
-            self.known[pid] = answer
-        return self.known.get(pid, False)
-
-
 class GpuWatch:
     """The host's GPUs, from its construction until `close`; without a driver all of it is empty."""
 
     def __init__(self) -> None:
         self._found = GpuFacts()
         self._opened = threading.Event()
-        self._steps: queue.SimpleQueue[_Beside | None] = queue.SimpleQueue()
-        self._step: _Beside | None = None
+        self._news: queue.SimpleQueue[Subject | None] = queue.SimpleQueue()
+        self._subjects: dict[str, Subject] = {}
         self._patience_s = _ANSWER_S
         self._thread = threading.Thread(target=self._run, name="cpost-gpu", daemon=True)
         self._thread.start()
@@ -86,52 +64,52 @@ class GpuWatch:
     def disregard(self, reason: str) -> None:
         """Take it that there are none: the operators run elsewhere. What was seen until now is dropped."""
         self.facts = GpuFacts(absent_because=reason)
-        self._step = None
+        self._subjects.clear()
 
     @contextmanager
-    def watching(self, is_own: Callable[[int], bool | None]) -> Iterator[None]:
-        """Look at the GPUs while the body runs; the first look is over before it begins.
+    def watching(self, name: str, is_own: Callable[[int], bool | None]) -> Iterator[None]:
+        """Look at the GPUs on behalf of one subject while the body runs; the first look is over before it begins.
+
+        Several may be watched at once, each under a name of its own: they are one another's companions.
 
         Args:
-            is_own: whether a process of this host is the step's; None = it is gone. Called in the thread.
+            is_own: whether a process of this host is the subject's; None = it is gone. Called in the thread.
         """
         if not self.facts.gpus:
             yield
             return
-        step = self._step = _Beside(is_own)
-        self._steps.put(step)
-        if not step.first.wait(self._patience_s):
-            self._give_up(step, "before the operator started: its GPU figures begin late, or are missing")
+        subject = self._subjects[name] = Subject(name, is_own)
+        self._news.put(subject)
+        self._wait(subject, subject.first, f"before {name} started: its GPU figures begin late, or are missing")
         try:
             yield
         finally:
-            step.stop.set()
-            if not step.done.wait(self._patience_s):
-                self._give_up(step, "at the operator's end: the last of its GPU figures are missing")
+            subject.stop.set()
+            self._news.put(subject)
+            self._wait(subject, subject.done, f"at the end of {name}: the last of its GPU figures are missing")
 
-    def take(self) -> list[GpuLook]:
-        """The looks that have come since the last call, for the step now or last watched."""
-        looks = []
-        while self._step is not None and self._step.looks:
-            looks.append(self._step.looks.popleft())
+    def take(self, name: str) -> list[GpuLook]:
+        """The looks that have come since the last call, for the subject of this name now or last watched."""
+        subject, looks = self._subjects.get(name), []
+        while subject is not None and subject.looks:
+            looks.append(subject.looks.popleft())
         if looks:  # a driver that was slow to wake answers now
             self._patience_s = _ANSWER_S
         return looks
 
-    def problems(self) -> list[str]:
-        """What could not be read during the step now or last watched, one line each."""
-        return list(self._step.problems) if self._step else []
+    def problems(self, name: str) -> list[str]:
+        """What could not be read during the subject of this name now or last watched, one line each."""
+        return list(self._subjects[name].problems) if name in self._subjects else []
 
     def close(self) -> None:
         """Let go of the driver; a thread that hangs in it is left to the end of the process."""
-        self._steps.put(None)
+        self._news.put(None)
         self._thread.join(self._patience_s)
 
-    def _give_up(self, step: _Beside, consequence: str) -> None:
-        self._patience_s = _KNOWN_TO_HANG_S
-        if not step.silent:
-            step.silent = True
-            step.problems.append(f"the NVIDIA driver did not answer {consequence}")
+    def _wait(self, subject: Subject, event: threading.Event, consequence: str) -> None:
+        if not event.wait(self._patience_s):
+            self._patience_s = _KNOWN_TO_HANG_S
+            subject.never_answered(consequence)
 
     # ------------------------------------------------------------ in the thread
 
@@ -142,14 +120,22 @@ class GpuWatch:
             self._opened.set()
         if driver is None:
             return
-        while (step := self._steps.get()) is not None:
-            try:
-                _look_on(driver, step)
-            except Exception as error:  # a thread has nobody to raise to: the step reports it
-                step.problems.append(f"looking at the GPUs broke off: {error!r}")
-            step.first.set()
-            step.done.set()
+        rounds = _Rounds(driver)
+        rest_s: float | None = None
+        while self._attend(rounds, rest_s):
+            rest_s = rounds.look()
         driver.close()
+
+    def _attend(self, rounds: _Rounds, rest_s: float | None) -> bool:
+        """Rest for so long (None: until told something), or until somebody begins or ends. False: it is all over."""
+        try:
+            news = self._news.get(timeout=rest_s)
+            while news is not None:
+                rounds.hear_of(news)
+                news = self._news.get_nowait()
+        except queue.Empty:
+            return True
+        return False
 
     def _open(self) -> Driver | None:
         try:
@@ -194,15 +180,62 @@ def require_gpus(facts: GpuFacts, steps: Iterable[Step]) -> None:
             )
 
 
-def _look_on(driver: Driver, step: _Beside) -> None:
-    """Look until told to stop, and once more then. A step that was over before its first look gets none."""
-    from cpost.measure.nvml import GpuMeter
+class _Rounds:
+    """Looks at all GPUs on behalf of all who are watched; everything in it belongs to the thread."""
 
-    meters = [GpuMeter(device, f"GPU {place}", step.problems) for place, device in enumerate(driver.devices)]
-    last = False
-    while not last and not (step.stop.is_set() and not step.first.is_set()):
-        last = step.stop.is_set()
-        began_s, at_ns = time.monotonic(), time.time_ns()
-        step.looks.append(GpuLook(at_ns, tuple(meter.read(step.owns) for meter in meters)))
-        step.first.set()
-        step.stop.wait(max(PERIOD_S, (time.monotonic() - began_s) * _REST_PER_COST))
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._meters: list[GpuMeter] = []
+        self._active: list[Subject] = []
+
+    def hear_of(self, subject: Subject) -> None:
+        """Somebody begins to be watched, or is not to be any more: one that is over before its first look gets none."""
+        if subject in self._active or subject.done.is_set():
+            return  # the next round is its last, or it has broken off
+        if subject.stop.is_set():
+            subject.finish()
+            return
+        self._make_ready()
+        self._active.append(subject)
+
+    def _make_ready(self) -> None:
+        from cpost.measure.nvml import GpuMeter
+
+        if not self._active:
+            self._meters = [GpuMeter(device, f"GPU {place}") for place, device in enumerate(self._driver.devices)]
+            return
+        for meter in self._meters:
+            meter.renew()
+
+    def look(self) -> float | None:
+        """One round: the last one for those who have been told to stop.
+
+        Returns:
+            For how many seconds to rest; None where nobody is watched any more.
+        """
+        began_s = time.monotonic()
+        ending = [subject for subject in self._active if subject.stop.is_set()]
+        try:
+            self._look()
+        except Exception as error:  # each of them reports it
+            for subject in self._active:
+                if not subject.done.is_set():
+                    subject.break_off(error)
+        for subject in ending:
+            subject.finish()
+        self._active = [subject for subject in self._active if not subject.done.is_set()]
+        return max(PERIOD_S, (time.monotonic() - began_s) * _REST_PER_COST) if self._active else None
+
+    def _look(self) -> None:
+        at_ns = time.time_ns()
+        readings = [meter.read() for meter in self._meters]
+        listed = {pid for reading in readings for pid in reading.held or ()}
+        owned: dict[Subject, set[int]] = {}
+        for subject in self._active:
+            try:
+                owned[subject] = subject.own_of(listed)
+            except Exception as error:  # it reports that itself, and the others are looked at nevertheless
+                subject.break_off(error)
+        for subject, own in owned.items():
+            others = {other: theirs for other, theirs in owned.items() if other is not subject}
+            subject.see(at_ns, readings, own, others)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pynvml
 
-from cpost.model.gpu import BusySpan, Gpu, GpuReading
+from cpost.model.gpu import BusySpan, Gpu
 from cpost.units import NS_PER_S, NS_PER_US
 
 T = TypeVar("T")
-IsOwn = Callable[[int], bool]
 
 _NEVER = (
     pynvml.NVML_ERROR_INVALID_ARGUMENT,
@@ -105,47 +104,65 @@ class Device:
         return bool(self.gpu.parent_uuid)
 
 
-class GpuMeter:
-    """Reads one GPU during one step. A figure that the driver refuses for good is not asked for again.
+class Failure(NamedTuple):
+    """A figure that could not be read, by the driver's code; `text` is for the user."""
 
-    Args:
-        label: what the GPU is called in problems.
-        problems: gets one line per figure and kind of failure.
+    figure: str
+    code: int
+    text: str
+
+
+class DeviceReading(NamedTuple):
+    """One look at one GPU, whoever's it is; None = not read.
+
+    held is who is listed, by host process id, with the memory held in bytes. busy are the stretches that the driver has
+    finished since the look before.
     """
 
-    def __init__(self, device: Device, label: str, problems: list[str]) -> None:
+    held: dict[int, int | None] | None = None
+    memory_bytes: int | None = None
+    busy: tuple[BusySpan, ...] | None = None
+    power_mw: int | None = None
+    sm_clock_mhz: int | None = None
+    failures: tuple[Failure, ...] = ()
+
+
+class GpuMeter:
+    """Reads one GPU. A figure that the driver refuses for good is not asked for again.
+
+    Args:
+        label: what the GPU is called in failures.
+    """
+
+    def __init__(self, device: Device, label: str) -> None:
         self._handle = device.handle
         self._label = label
         self._whole = not device.is_instance
         self._busy = _Busy(device.handle)
         self._lost = False
         self._stopped: set[str] = set()
-        self._told: set[tuple[str, int]] = set()
-        self._problems = problems
+        self._failures: list[Failure] = []
 
-    def read(self, is_own: IsOwn) -> GpuReading:
-        """One look. Of an instance the driver tells memory and processes only.
+    def renew(self) -> None:
+        """Ask again for what was refused: somebody begins to look who has not been told."""
+        self._lost = False
+        self._stopped.clear()
 
-        Args:
-            is_own: whether a process (by its id on the host) is the operator's.
-        """
+    def read(self) -> DeviceReading:
+        """One look. Of an instance the driver tells memory and processes only."""
         handle = self._handle
-        held = self._try("the list of processes", lambda: _processes(handle))
-        own = None if held is None else {pid for pid in held if is_own(pid)}
-        reading = GpuReading(
+        self._failures = []
+        reading = DeviceReading(
+            held=self._try("the list of processes", lambda: _processes(handle)),
             memory_bytes=self._try("memory", lambda: _memory_used(handle)),
-            listed_bytes=None if held is None else _sum(held, set(held)),
-            own_memory_bytes=None if held is None or own is None else _sum(held, own),
-            own_processes=None if own is None else len(own),
-            other_processes=None if held is None or own is None else len(held) - len(own),
         )
-        if not self._whole:
-            return reading
-        return reading._replace(
-            busy=self._try("utilisation", self._busy.read) or (),
-            power_mw=self._try("power", lambda: int(pynvml.nvmlDeviceGetPowerUsage(handle))),
-            sm_clock_mhz=self._try("the SM clock", lambda: _sm_clock(handle)),
-        )
+        if self._whole:
+            reading = reading._replace(
+                busy=self._try("utilisation", self._busy.read),
+                power_mw=self._try("power", lambda: int(pynvml.nvmlDeviceGetPowerUsage(handle))),
+                sm_clock_mhz=self._try("the SM clock", lambda: _sm_clock(handle)),
+            )
+        return reading._replace(failures=tuple(self._failures))
 
     def _try(self, figure: str, read: Callable[[], T]) -> T | None:
         if self._lost or figure in self._stopped:
@@ -166,9 +183,7 @@ class GpuMeter:
             self._stopped.add(figure)
         else:
             what += "; tried again, there may be gaps"
-        if (figure, code) not in self._told:
-            self._told.add((figure, code))
-            self._problems.append(what)
+        self._failures.append(Failure(figure, code, what))
 
 
 class _Busy:
@@ -275,12 +290,6 @@ def _processes(handle: Any) -> dict[int, int | None]:
         known = held.get(pid)
         held[pid] = known if used is None else max(int(used), known or 0)
     return held
-
-
-def _sum(held: dict[int, int | None], pids: set[int]) -> int | None:
-    amounts = [held[pid] for pid in pids]
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None
 
 
 def _sm_clock(handle: Any) -> int:

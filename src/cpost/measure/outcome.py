@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
-from cpost.model import KERNEL, Outcome, Sample, Sampling, Step, Totals
+from cpost.model import KERNEL, Outcome, Sample, Sampling, Server, Step, StepResult, Totals, TritonFacts
 from cpost.units import NS_PER_S, format_mb, format_seconds
 
 if TYPE_CHECKING:  # a bare command needs no engine, and does not load its library
@@ -19,8 +19,8 @@ _LONG_GAP_NS, _LONG_GAP_PERIODS = NS_PER_S, 20
 _CLOCK_STEP_NS = NS_PER_S // 2  # time servers move a clock by less
 
 
-class StepObserver(Protocol):
-    """Who looks on while a step runs; called in the main thread."""
+class SampleObserver(Protocol):
+    """Who looks on while a container runs; called in the main thread."""
 
     def started(self, container: str) -> None:
         """The container runs."""
@@ -28,8 +28,31 @@ class StepObserver(Protocol):
     def samples(self, first_at_ns: int, samples: list[Sample]) -> None:
         """Samples came; `first_at_ns` is the wall-clock time (Unix, ns) of t_ns = 0."""
 
+
+class ServerObserver(SampleObserver, Protocol):
+    """Who looks on while a server runs; times are on the scale of its samples' t_ns."""
+
+    def ready(self, t_ns: int) -> None:
+        """It can be asked now."""
+
+    def load_began(self, t_ns: int) -> None:
+        """An operator that uses it has begun."""
+
+    def load_ended(self, t_ns: int) -> None:
+        """That operator has ended."""
+
+    def ended(self, result: StepResult, triton: TritonFacts | None) -> None:
+        """It is not measured any more; no sample comes after this."""
+
+
+class StepObserver(SampleObserver, Protocol):
+    """Who looks on while a step runs; called in the main thread."""
+
     def progress(self, elapsed_ns: int) -> None:
         """Some 100 ms have passed."""
+
+    def server(self, server: Server) -> ServerObserver:
+        """One of its servers is about to be started; what is returned looks on at that."""
 
 
 def verdict(

@@ -6,6 +6,8 @@ and Recommendation (sizing.py) to Run (record.py).
 """
 
 from cpost.model.definition import (
+    ALL_GPUS,
+    PIPELINE,
     DataType,
     HttpConnection,
     Input,
@@ -16,6 +18,8 @@ from cpost.model.definition import (
     Pipeline,
     Plan,
     Resources,
+    Server,
+    ServerKind,
     Service,
     Step,
     VolumeConnection,
@@ -50,8 +54,14 @@ from cpost.model.record import (
     Repeat,
     RepeatKind,
     Run,
+    ServerRecord,
     Spread,
     Spreads,
+)
+from cpost.model.serving import (
+    ModelServed,
+    TritonFacts,
+    TritonGpu,
 )
 from cpost.model.sizing import (
     Advice,
@@ -61,9 +71,11 @@ from cpost.model.sizing import (
 )
 
 __all__ = [
+    "ALL_GPUS",
     "ENGINE_STATS",
     "KERNEL",
     "LAST_SAMPLE",
+    "PIPELINE",
     "PROCESS_TREE",
     "Advice",
     "BusySpan",
@@ -78,6 +90,7 @@ __all__ = [
     "HostFacts",
     "HttpConnection",
     "Input",
+    "ModelServed",
     "Mount",
     "Operator",
     "OperatorRecord",
@@ -94,6 +107,9 @@ __all__ = [
     "Run",
     "Sample",
     "Sampling",
+    "Server",
+    "ServerKind",
+    "ServerRecord",
     "Service",
     "Spread",
     "Spreads",
@@ -101,6 +117,8 @@ __all__ = [
     "Step",
     "StepResult",
     "Totals",
+    "TritonFacts",
+    "TritonGpu",
     "Usage",
     "VolumeConnection",
     "busiest",

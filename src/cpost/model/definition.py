@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+ALL_GPUS = -1
+PIPELINE = "pipeline"  # stands for the operator's name where a server belongs to no operator alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,9 @@ class Step:
         index: place in the order of execution, from 0.
         memory_limit_bytes: ceiling that protects the host; swap is switched off by giving it as the swap limit too.
         output_folders: host folders that must exist before the start, one per declared output.
+        shared_folders: likewise, those that it shares with its services.
+        servers: containers that run beside it from before its start to its end.
+        gpu_count: how many GPUs it gets; `ALL_GPUS` = all that the host has.
     """
 
     index: int
@@ -166,14 +173,43 @@ class Step:
     output_folders: tuple[str, ...]
     upstream: tuple[str, ...]
     declared: Resources
-    models: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
+    shared_folders: tuple[str, ...] = ()
+    servers: tuple[Server, ...] = ()
     gpu_count: int = 0
     shm_bytes: int = 0
     pids_limit: int = 0
     memory_limit_bytes: int = 0
     timeout_ns: int | None = None
     unsupported: tuple[str, ...] = ()
+
+
+class ServerKind(str, Enum):
+    """What a server is there for."""
+
+    TRITON = "triton"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A container that runs beside an operator and answers it, made ready to run.
+
+    Attributes:
+        name: what people read.
+        step: its container; `step.operator` is what its files are called.
+        models: what a Triton has to have ready before the operator starts.
+        connections: variables that the operator gets as host:port; no port is left open.
+        speaks_triton: it is asked whether it is ready; of others it is enough that their ports accept.
+        shared: one for all operators of the run.
+    """
+
+    name: str
+    kind: ServerKind
+    step: Step
+    models: tuple[str, ...] = ()
+    connections: tuple[HttpConnection, ...] = ()
+    speaks_triton: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,10 @@ class GpuReading(NamedTuple):
     """One look at one GPU.
 
     memory_bytes is what is in use on the device, listed_bytes what all processes that the driver lists hold together,
-    own_memory_bytes what the operator's own processes hold. own_processes and other_processes count those listed.
-    busy are the stretches that the driver has finished since the look before.
+    own_memory_bytes what the own processes hold of the operator or server that is looked at. own_processes,
+    companion_processes (of whatever else cpost watches at the same time: the operator's servers, a server's operator)
+    and other_processes (of anybody else) count those listed. busy are the stretches that the driver has finished since
+    the look before.
     """
 
     busy: tuple[BusySpan, ...] = ()
@@ -46,17 +48,22 @@ class GpuReading(NamedTuple):
     other_processes: int | None = None
     power_mw: int | None = None
     sm_clock_mhz: int | None = None
+    companion_processes: int | None = None
 
 
 class GpuLook(NamedTuple):
-    """One look at all GPUs of the host, in the order of its facts; at_ns in Unix ns."""
+    """One look at all GPUs of the host, in the order of its facts; at_ns in Unix ns.
+
+    companions is how many others were watched at the same time, on a GPU or not.
+    """
 
     at_ns: int
     readings: tuple[GpuReading, ...]
+    companions: int = 0
 
 
 class GpuMemorySource(str, Enum):
-    """Where an operator's GPU memory was read: of its own processes, or as the rise of the whole device's."""
+    """Where GPU memory was read: of the operator's own processes, or as the rise of the whole device's."""
 
     PROCESSES = "processes"
     DEVICE = "device"
@@ -65,7 +72,7 @@ class GpuMemorySource(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class GpuUsage:
-    """What an operator used of one GPU. Averages and percentiles are weighted by time.
+    """What an operator, or a server, used of one GPU. Averages and percentiles are weighted by time.
 
     Attributes:
         used: whether the operator was on it: a process of its own was listed, or the device's memory rose.
@@ -73,7 +80,10 @@ class GpuUsage:
         memory_*_bytes: the operator's own; `memory_source` says where from.
         device_peak_bytes: the highest that was in use on the device, by anybody.
         baseline_bytes: in use on the device before the operator started.
-        shared: whether somebody else's process was on it meanwhile.
+        shared: whether somebody else's process was on it meanwhile, one that cpost did not watch.
+        companions: how many others were watched meanwhile (its servers, its operator), at most. With any, a rise of the
+            device's memory may be theirs.
+        accompanied: whether a process of theirs was on it.
         preallocated: whether most of the free memory was taken at once and kept: the peak is an upper bound then.
         longest_gap_ns: between two looks; a peak in it is not seen.
     """
@@ -91,6 +101,8 @@ class GpuUsage:
     power_maximum_mw: int | None = None
     sm_clock_average_mhz: float | None = None
     shared: bool = False
+    companions: int = 0
+    accompanied: bool = False
     preallocated: bool = False
     looks: int = 0
     longest_gap_ns: int = 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from cpost.model.definition import Resources
+from cpost.defaults import TRITON_IMAGE
+from cpost.model.definition import Resources, ServerKind
 from cpost.model.gpu import Gpu
 from cpost.model.readings import StepResult
+from cpost.model.serving import TritonFacts
 from cpost.model.sizing import Recommendation, Usage
-from cpost.units import NS_PER_MS
+from cpost.units import NS_PER_MS, NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,34 @@ class RepeatKind(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerRecord:
+    """A server beside an operator: how it did, what it used idle and under load, what is recommended for it.
+
+    Attributes:
+        result: of its container; a server that stayed up to the end has completed.
+        usage: from its first instruction to its operator's end; start and loading of models included.
+        ready_ns: first instruction to ready; None = it never was.
+        idle: from ready to its operator's first instruction; None = too short for two samples.
+        load: while its operator ran (where it is one for the whole run: while any did that uses it).
+        triton: what a Triton tells of itself; None = not a Triton, or it told nothing.
+    """
+
+    name: str
+    kind: ServerKind
+    image: str
+    models: tuple[str, ...]
+    declared: Resources
+    result: StepResult
+    recommendation: Recommendation
+    usage: Usage | None = None
+    ready_ns: int | None = None
+    idle: Usage | None = None
+    load: Usage | None = None
+    triton: TritonFacts | None = None
+    series_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Repeat:
     """One of several runs of an operator.
 
@@ -60,6 +90,7 @@ class Repeat:
     result: StepResult
     usage: Usage | None = None
     series_file: str = ""
+    servers: tuple[ServerRecord, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,6 +143,7 @@ class OperatorRecord:
         usage: over repeats: the median of their averages, and the highest of everything else.
         repeats: all runs of the operator in their order, warm-ups included; empty where it was run just once.
         spreads: None where no two measured repeats ended well and have a figure.
+        servers: those that ran beside it and ended with it; over repeats as `usage` is.
     """
 
     operator: str
@@ -124,6 +156,7 @@ class OperatorRecord:
     repeats: tuple[Repeat, ...] = ()
     spreads: Spreads | None = None
     doubts: tuple[Doubt, ...] = ()
+    servers: tuple[ServerRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +166,8 @@ class Options:
     Attributes:
         repeat: how often each operator is run and measured.
         warmup: how often before that, without any say in the recommendation.
+        triton_scope: "operator" = a fresh Triton for each operator with models, "pipeline" = one for all of them.
+        triton_timeout_ns: for a Triton or service to become ready.
     """
 
     period_ns: int = 10 * NS_PER_MS
@@ -151,11 +186,18 @@ class Options:
     no_gpu: bool = False
     repeat: int = 1
     warmup: int = 0
+    triton_image: str = TRITON_IMAGE
+    triton_args: tuple[str, ...] = ()
+    triton_scope: str = "operator"
+    triton_timeout_ns: int = 120 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The record of one whole execution of a pipeline; `complete` is False where it ended before its last step."""
+    """The record of one whole execution of a pipeline; `complete` is False where it ended before its last step.
+
+    `servers` are those that served several operators; all others are in the records of theirs.
+    """
 
     schema_version: int
     run_id: str
@@ -167,6 +209,7 @@ class Run:
     host: HostFacts
     options: Options
     operators: tuple[OperatorRecord, ...] = ()
+    servers: tuple[ServerRecord, ...] = ()
     warnings: tuple[str, ...] = ()
     complete: bool = False
     stopped_by: str = ""

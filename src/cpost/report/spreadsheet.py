@@ -8,9 +8,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from cpost.model import Advice, Detail, OperatorRecord, RepeatKind, Resources, Sample, Spread, Statistic, Usage
+from cpost.model import (
+    PIPELINE,
+    Advice,
+    Detail,
+    ModelServed,
+    OperatorRecord,
+    RepeatKind,
+    Resources,
+    Sample,
+    ServerRecord,
+    Spread,
+    Statistic,
+    TritonFacts,
+    Usage,
+)
 from cpost.model.gpu import GpuReading, busiest, fullest
 from cpost.units import MB, NS_PER_S, NS_PER_US, US_PER_S
 
@@ -86,6 +100,18 @@ SUMMARY_COLUMNS = (
     "warmups",
     *(f"{name}_{part}_{unit}" for name, unit, *_ in _SPREADS for part in ("minimum", "median", "maximum")),
     "doubts",
+    "server_of",
+    "ready_s",
+    "idle_cpu_average_percent",
+    "idle_cpu_maximum_percent",
+    "idle_memory_maximum_mb",
+    "load_cpu_average_percent",
+    "load_cpu_maximum_percent",
+    "load_memory_maximum_mb",
+    "requests_served",
+    "requests_failed",
+    "queue_mean_ms",
+    "compute_mean_ms",
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 Cell = str | int | float | None
@@ -130,14 +156,19 @@ def _gpu_cells(reading: GpuReading) -> Sequence[Cell]:
     return percent, reading.memory_bytes, reading.own_memory_bytes, reading.power_mw, reading.sm_clock_mhz
 
 
-def summary(records: Iterable[OperatorRecord], *, complete: bool) -> str:
-    """The whole summary: one row per operator, in the order of execution.
+def summary(records: Iterable[OperatorRecord], servers: Iterable[ServerRecord] = (), *, complete: bool) -> str:
+    """The whole summary: one row per operator, in the order of execution, each followed by its servers'.
 
     Args:
+        servers: those that operators shared.
         complete: whether the run got to its last operator; stands in every row.
     """
     last = "yes" if complete else "no"
-    rows = [(*_summary_row(record), last, *_repeat_cells(record)) for record in records]
+    rows: list[Sequence[Cell]] = []
+    for record in records:
+        rows.append((*_summary_row(record), last, *_repeat_cells(record), *_NO_SERVER))
+        rows += [_server_row(server, record.operator, last) for server in record.servers]
+    rows += [_server_row(server, PIPELINE, last) for server in servers]
     return "".join(map(_line, [SUMMARY_COLUMNS, *(tuple(map(defuse, row)) for row in rows)]))
 
 
@@ -194,6 +225,45 @@ def _summary_row(record: OperatorRecord) -> Sequence[Cell]:
     return row
 
 
+def _server_row(server: ServerRecord, of: str, last: str) -> Sequence[Cell]:
+    """A server's row; its whole life is where an operator's figures are."""
+    name = f"{of}__{server.name}"
+    like_operator = OperatorRecord(
+        name, server.image, server.declared, server.result, server.recommendation, server.usage, server.series_file
+    )
+    idle, load = server.idle, server.load
+    return (
+        *_summary_row(like_operator),
+        last,
+        *_repeat_cells(like_operator),
+        of,
+        _scaled(server.ready_ns, NS_PER_S),
+        *(_scaled(value, 1) for value in ((idle.cpu_pct.average, idle.cpu_pct.maximum) if idle else (None, None))),
+        _scaled(idle.memory_bytes.maximum if idle else None, MB),
+        *(_scaled(value, 1) for value in ((load.cpu_pct.average, load.cpu_pct.maximum) if load else (None, None))),
+        _scaled(load.memory_bytes.maximum if load else None, MB),
+        *_served_cells(server.triton),
+    )
+
+
+def _served_cells(triton: TritonFacts | None) -> Sequence[Cell]:
+    """Over all models: requests, and the means of what each of them took."""
+    if triton is None:
+        return (None,) * 4
+    requests = sum(model.requests or 0 for model in triton.models)
+
+    def mean(read: Callable[[ModelServed], float | None]) -> float | None:
+        total_us = sum((read(model) or 0) * (model.requests or 0) for model in triton.models)
+        return total_us / requests if requests else None
+
+    return (
+        requests,
+        sum(model.failures or 0 for model in triton.models),
+        _scaled(mean(lambda model: model.queue_us_mean), 1000),
+        _scaled(mean(lambda model: model.compute_us_mean), 1000),
+    )
+
+
 def _gpu_summary(usage: Usage | None) -> Sequence[Cell]:
     """How many GPUs were used; the busiest one's time, the fullest one's memory."""
     if usage is None or not usage.gpus:
@@ -234,4 +304,5 @@ def _scaled(value: float | None, unit: int) -> Cell:
 
 
 _NO_DETAIL = Detail()
+_NO_SERVER: Sequence[Cell] = (None,) * (len(SUMMARY_COLUMNS) - SUMMARY_COLUMNS.index("server_of"))
 _NO_READING = GpuReading()

@@ -13,15 +13,20 @@ from cpost.model import (
     ENGINE_STATS,
     PROCESS_TREE,
     Advice,
+    ModelServed,
     OperatorRecord,
     Outcome,
     Plan,
     Recommendation,
     Repeat,
     Resources,
+    Server,
+    ServerRecord,
     Spread,
     Spreads,
+    Statistic,
     Step,
+    StepResult,
     Usage,
 )
 from cpost.model.gpu import busiest, fullest
@@ -74,9 +79,11 @@ def repeat_line(repeat: Repeat) -> str:
     return f"{head}: {', '.join(parts)}"
 
 
-def pipeline_summary(records: Sequence[OperatorRecord]) -> str:
-    """The final grid: every operator with its rows, failed ones marked."""
-    rows = [[_marked(record), *("\n".join(cells) for cells in zip(*_rows(record), strict=True))] for record in records]
+def pipeline_summary(records: Sequence[OperatorRecord], servers: Sequence[ServerRecord] = ()) -> str:
+    """The final grid: every operator with its rows and its servers', failed ones marked; then shared servers."""
+    blocks = [(_marked(record.operator, record.result), _rows(record)) for record in records]
+    blocks += [(_marked("(shared)", server.result), _server_rows(server)) for server in servers]
+    rows = [[name, *("\n".join(cells) for cells in zip(*lines, strict=True))] for name, lines in blocks]
     headers = ["Operator", "Metric", "Average", "Maximum", "Resource"]
     return tabulate(rows, headers, tablefmt="grid", disable_numparse=True)
 
@@ -144,17 +151,34 @@ def _step_text(step: Step, present: bool | None, against: Sequence[str]) -> str:
         f"   reads from  {', '.join(step.upstream) or 'the payload only'}",
         f"   declared    {declared}",
     ]
-    lines += [f"   model       {name}" for name in step.models]
-    lines += [f"   service     {name}" for name in step.services]
+    for server in step.servers:
+        lines += _server_text(server)
     lines += [f"   cannot run  {reason}" for reason in against]
     return "\n".join(lines)
+
+
+def _server_text(server: Server) -> list[str]:
+    step = server.step
+    scope = ", one for all operators" if server.shared else ""
+    return [
+        f"   server      {server.name}: {step.image}{scope}",
+        f"     command   {_quoted(step.command) or '(the image decides)'}",
+        *(f"     model     {name}" for name in server.models),
+        *(
+            f"     mount     {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"
+            for m in step.mounts
+        ),
+        *(f"     tells     {each.name}=<its address>:{each.port}" for each in server.connections),
+    ]
 
 
 def _rows(record: OperatorRecord) -> list[list[str]]:
     usage, advice = record.usage, record.recommendation
     cpu_resource, memory_resource = _resource_cells(advice)
+    servers = [row for server in record.servers for row in _server_rows(server)]
     if usage is None:
-        return [["CPU", _UNKNOWN, _UNKNOWN, cpu_resource], ["Memory", _UNKNOWN, _UNKNOWN, memory_resource]]
+        unknown = (_UNKNOWN, _UNKNOWN)
+        return [["CPU", *unknown, cpu_resource], ["Memory", *unknown, memory_resource], *servers]
     cpu, memory = usage.cpu_pct, usage.memory_bytes
     source = record.result.totals.source if record.result.totals else ""
     at_least = ">= " if source == ENGINE_STATS else ""
@@ -163,7 +187,51 @@ def _rows(record: OperatorRecord) -> list[list[str]]:
         ["CPU", *(at_least + _cell(value, format_percent) for value in (cpu.average, cpu.maximum)), cpu_resource],
         ["Memory", _cell(memory.average, format_mb), peak_mark + _cell(memory.maximum, format_mb), memory_resource],
         *_gpu_rows(usage, advice),
+        *servers,
     ]
+
+
+def _server_rows(server: ServerRecord) -> list[list[str]]:
+    """Under load, which it is sized by (its memory's maximum is that of its whole life), then idle."""
+    cpu_resource, memory_resource = _resource_cells(server.recommendation)
+    whole, name = server.usage, server.name
+    busy = server.load or whole
+    if whole is None or busy is None:
+        unknown = (_UNKNOWN, _UNKNOWN)
+        return [[f"{name}: CPU", *unknown, cpu_resource], [f"{name}: Memory", *unknown, memory_resource]]
+    rows = [
+        [f"{name}: CPU", *_cells(busy.cpu_pct, format_percent), cpu_resource],
+        [
+            f"{name}: Memory",
+            _cell(busy.memory_bytes.average, format_mb),
+            (">= " if whole.peaks_sampled else "") + _cell(whole.memory_bytes.maximum, format_mb),
+            memory_resource,
+        ],
+        *([f"{name}: {metric}", *cells] for metric, *cells in _gpu_rows(whole, server.recommendation)),
+    ]
+    if server.idle is not None:
+        rows.append([f"{name}: CPU idle", *_cells(server.idle.cpu_pct, format_percent), _UNKNOWN])
+        rows.append([f"{name}: Memory idle", *_cells(server.idle.memory_bytes, format_mb), _UNKNOWN])
+    return rows
+
+
+def served_lines(server: ServerRecord) -> list[str]:
+    """What a Triton tells of its work: "model double: 12 requests, 0.10 ms in the queue and 3.20 ms computing ..."."""
+    models = server.triton.models if server.triton is not None else ()
+    return [_served(model) for model in models]
+
+
+def _served(model: ModelServed) -> str:
+    failed = f" and {model.failures} failed ones" if model.failures else ""
+    text = f"model {model.name}: {_UNKNOWN if model.requests is None else model.requests} requests{failed}"
+    queue, compute = (
+        _UNKNOWN if us is None else f"{us / 1000:.2f} ms" for us in (model.queue_us_mean, model.compute_us_mean)
+    )
+    return f"{text}, on average {queue} in the queue and {compute} computing" if model.requests else text
+
+
+def _cells(statistic: Statistic, show: Callable[[float], str]) -> tuple[str, str]:
+    return _cell(statistic.average, show), _cell(statistic.maximum, show)
 
 
 def _gpu_rows(usage: Usage, advice: Recommendation) -> list[list[str]]:
@@ -205,15 +273,14 @@ def _resource_cells(advice: Recommendation) -> tuple[str, str]:
     return requests_text(advice.requests) if advice.status is Advice.OK else ("none", "none")
 
 
-def _marked(record: OperatorRecord) -> str:
+def _marked(name: str, result: StepResult) -> str:
     """The operator's name, and below it what is wrong with its row."""
-    result = record.result
     marks = ["Non-zero exitcode"] if result.exit_code else []
     if result.outcome in _MARKS:
         marks.append(_MARKS[result.outcome])
     elif result.outcome is Outcome.COMPLETED and result.totals is not None and result.totals.oom_kills:
         marks.append("OOM kill inside")
-    return "\n".join([record.operator, *(f"({mark})" for mark in marks)])
+    return "\n".join([name, *(f"({mark})" for mark in marks)])
 
 
 def _cell(value: float | None, show: Callable[[float], str]) -> str:
