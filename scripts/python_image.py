@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,10 +56,10 @@ def say(text: str) -> None:
     print(f"cpost set-up: {text}", file=sys.stderr, flush=True)
 
 
-def install(folder: Path, requirements: Iterable[str], *options: str) -> str:
+def install(folder: Path, requirements: Sequence[str], *options: str) -> str:
     """Install packages into a folder of their own, unless it has them for this Python; return what decided that."""
-    named = " ".join([*options, *requirements])
-    wanted = f"{named} {PYTHON} {sys.version}"
+    named = " ".join(requirements)
+    wanted = " ".join([named, *options, str(PYTHON), sys.version])
     stamp = folder / "installed-for"
     if stamp.is_file() and stamp.read_text() == wanted:
         return wanted
