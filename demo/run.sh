@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the demo from a fresh clone: sets up cpost and the engine, builds the image, measures the four operators.
+# Runs the demo from a fresh clone: sets up cpost and the engine, builds the images, measures the four operators.
 # Usage: demo/run.sh [more options of 'cpost run']     (safe to repeat; works from any directory)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,7 +10,7 @@ fail() { printf 'cpost demo: %s\n  what to do: %s\n' "$1" "$2" >&2; exit 5; }
 
 "$root/scripts/venv.sh" run
 "$root/scripts/engine.sh"
-"$root/.venv/bin/python" "$demo/image/build.py"
+(cd "$root" && .venv/bin/python -m demo.image.build)
 
 series=$cache/packages/nibabel/tests/data/example4d.nii.gz
 [ -f "$series" ] || fail "the MR series is not in the installed nibabel ($series)" "remove $cache and start again"
@@ -19,8 +19,8 @@ cp "$series" "$cache/input/"
 
 echo "cpost demo: measuring four operators, about a minute"
 status=0
-"$root/.venv/bin/cpost" run "$demo/pipeline.yaml" "$cache/input" --metrics_dir "$demo/metrics" \
-  --outputs_dir "$demo/outputs" --overwrite --force stop "$@" || status=$?
+"$root/.venv/bin/cpost" run "$demo/pipeline.yaml" "$cache/input" --models_dir "$demo/models" \
+  --triton_image cpost-demo-triton:1 --metrics_dir "$demo/metrics" --outputs_dir "$demo/outputs" --overwrite --force stop "$@" || status=$?
 
 if [ "$status" = 0 ]; then
   echo "cpost demo: metrics (one CSV per operator, summary.csv, run.json) in $demo/metrics"

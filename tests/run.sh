@@ -38,6 +38,7 @@ if [ ${#suites[@]} -gt 1 ]; then
   "$root/tests/podman/run" -p
 fi
 "$root/scripts/packages.sh" "the tests" "${packages[@]}"
+[ ${#suites[@]} = 1 ] || "$bin/python" -m tests.images.triton >/dev/null
 
 heading "pytest"
 exec "$bin/python" -m pytest "${suites[@]}" "$@"

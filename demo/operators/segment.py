@@ -1,4 +1,4 @@
-"""Finds the brain and its ventricles: threshold, connected components, distance transform, region growing.
+"""Finds the brain and its ventricles: threshold, connected components, distance transform, and a model on a server.
 
 Usage: segment.py INPUT LABELS_OUTPUT DEPTH_OUTPUT
 """
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
-from volume import load, log, save, setting, spacing
+from triton import infer
+from volume import load, log, save, spacing
 
 BRAIN, VENTRICLES = 1, 2
-COARSE = 4
+MODEL = "ventricles"
 
 
 def otsu(values: np.ndarray) -> float:
@@ -44,25 +45,6 @@ def depth_in(brain: np.ndarray, voxel: float) -> np.ndarray:
     return ndimage.distance_transform_edt(brain, sampling=voxel).astype(np.float32)
 
 
-def flatten(smooth: np.ndarray, brain: np.ndarray, voxel: float) -> np.ndarray:
-    """Divide by the brightness of the wider neighbourhood, which the receiving coils make uneven."""
-    step = (slice(None, None, COARSE),) * 3
-    inside = brain[step].astype(np.float32)
-    sigma = 20 / voxel / COARSE
-    wide = ndimage.gaussian_filter(smooth[step] * inside, sigma) / (ndimage.gaussian_filter(inside, sigma) + 1e-3)
-    wide = ndimage.affine_transform(wide, np.eye(3) / COARSE, output_shape=smooth.shape, order=1, mode="nearest")
-    return smooth / np.maximum(wide, 1)
-
-
-def find_ventricles(flat: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Grow a region from bright seeds deep in the brain and keep its largest part."""
-    reach = (flat > setting("GROW_RATIO", 1.15)) & (depth > setting("MIN_DEPTH_MM", 18))
-    reach = ndimage.binary_opening(reach)
-    seeds = reach & (flat > setting("SEED_RATIO", 1.25)) & (depth > setting("SEED_DEPTH_MM", 30))
-    log(f"growing from {np.count_nonzero(seeds)} seeds in a reach of {np.count_nonzero(reach)} voxels")
-    return largest(ndimage.binary_propagation(seeds, mask=reach))
-
-
 def main() -> None:
     """Run the operator."""
     source, labels_output, depth_output = sys.argv[1:]
@@ -73,7 +55,9 @@ def main() -> None:
     brain = find_brain(smooth)
     depth = depth_in(brain, voxel)
     log(f"the deepest point lies {depth.max():.0f} mm below the surface")
-    ventricles = find_ventricles(flatten(smooth, brain, voxel), depth)
+    found = infer(MODEL, SMOOTH=smooth, DEPTH=depth, VOXEL_MM=np.array([voxel], np.float32))
+    log(f"the model answered: {np.count_nonzero(found['VENTRICLES'])} voxels")
+    ventricles = largest(found["VENTRICLES"])
     log(f"ventricles: {np.count_nonzero(ventricles) * voxel**3 / 1000:.1f} mL")
     labels = np.where(ventricles, VENTRICLES, np.where(brain, BRAIN, 0)).astype(np.uint8)
     save(labels, affine, Path(labels_output) / "labels.nii")

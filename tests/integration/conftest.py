@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from images.build import ensure_images
+from images.triton import ensure_triton_image
 from integration import harness
 from integration.harness import Cpost, Decoys, Done, Host, Record
 
@@ -37,6 +38,12 @@ def client() -> Iterator[docker.DockerClient]:
 def image(client: docker.DockerClient) -> str:
     """The test image, see images/build.py."""
     return ensure_images(client)
+
+
+@pytest.fixture(scope="session")
+def triton_image(client: docker.DockerClient) -> str:
+    """The image of the inference server, see images/triton.py."""
+    return ensure_triton_image(client)
 
 
 @pytest.fixture(scope="session")
