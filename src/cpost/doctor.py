@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from cpost.defaults import TRITON_IMAGE
 from cpost.errors import HostError
 from cpost.measure import host
 from cpost.measure.cgroup import Hierarchies
@@ -21,7 +22,7 @@ from cpost.units import MB, MIB
 
 _LITTLE_DISK_BYTES = 5000 * MB
 _OLDEST_TRIED = {"Docker": 20, "Podman": 4}
-_TRITON_REPOSITORY = "nvcr.io/nvidia/tritonserver"
+_TRITON_REPOSITORY = TRITON_IMAGE.partition(":")[0]
 
 
 class Verdict(str, Enum):
@@ -171,5 +172,5 @@ def _triton(engine: Engine) -> Finding:
         "triton",
         Verdict.WARNING,
         f"no {_TRITON_REPOSITORY} image is here",
-        f"needed only for pipelines with models: docker pull {_TRITON_REPOSITORY}:<release>-py3",
+        f"only pipelines with models need one, and pull {TRITON_IMAGE} themselves (or name another: --triton_image)",
     )
