@@ -20,7 +20,7 @@ from cpost.measure.loop import sample_until_end
 from cpost.model import Detail, Sample
 from cpost.recorder import GpuRecorder, Recorder, SeriesRecorder
 from cpost.report import spreadsheet
-from cpost.store import RunFolder, SeriesFile
+from cpost.store import SeriesFile
 
 THEME = "Endurance, with a simulated clock"
 _PERIOD_NS, _WINDOW_NS, _CPUS = 10_000_000, 200_000_000, 4
@@ -64,15 +64,6 @@ class _Counters:
         return Sample(t_ns, cpu_us, cpu_us // 2, cpu_us // 2, 0, 0, memory, memory + 4096, detail, 3, read_ns)
 
 
-class _Nowhere(RunFolder):
-    """A run folder whose series go to /dev/null."""
-
-    def __init__(self) -> None: ...
-
-    def open_series(self, _operator: str, header: str) -> SeriesFile:
-        return SeriesFile(Path("/dev/null"), header)
-
-
 class _Nobody:
     """Nobody looks on."""
 
@@ -82,7 +73,7 @@ class _Nobody:
 
 def simulate(samples: int) -> tuple[int, int]:
     """Take so many samples in no time; returns resident bytes after a tenth of them and after all."""
-    series = SeriesRecorder(_Nowhere(), "operator", _WINDOW_NS, _CPUS, GpuRecorder((), list))
+    series = SeriesRecorder(SeriesFile(Path("/dev/null"), ""), _WINDOW_NS, _CPUS, GpuRecorder((), list))
     recorder = Recorder(series, _Nobody())
     resident = []
 

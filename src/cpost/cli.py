@@ -6,125 +6,34 @@ Only click and light modules are imported at the top, so that `cpost --help` ans
 from __future__ import annotations
 
 import difflib
-import shlex
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 import cpost
-from cpost.defaults import TRITON_IMAGE
+from cpost.cli_options import (
+    MEMORY_LIMIT,
+    PERIOD,
+    TIMEOUT,
+    WINDOW,
+    chosen_for_triton,
+    format_options,
+    measuring_options,
+    options_of,
+    output_options,
+    slowdown_option,
+    triton_options,
+)
 from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, StoreError, UsageError
-from cpost.units import parse_bytes, parse_duration_ns, whole_pages
 
 if TYPE_CHECKING:
     from cpost.console import Console
-    from cpost.model import Options, Run
+    from cpost.model import Run
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-def _quantity(
-    parse: Callable[[str], int], metavar: str, minimum: str, maximum: str | None = None
-) -> Callable[[str], int]:
-    """The type of an option whose value has a unit; click turns the ValueError into a usage error."""
-
-    def convert(text: str) -> int:
-        number = parse(text)
-        if number < parse(minimum) or (maximum is not None and number > parse(maximum)):
-            above = f" and at most {maximum}" if maximum else ""
-            raise ValueError(f"{text} is out of range: it must be at least {minimum}{above}")
-        return number
-
-    convert.__name__ = metavar
-    return convert
-
-
-_PERIOD = _quantity(parse_duration_ns, "duration", "1ms", "10s")
-_WINDOW = _quantity(parse_duration_ns, "duration", "10ms", "60s")
-_TIMEOUT = _quantity(parse_duration_ns, "duration", "1ms")
-_SHM_SIZE = _quantity(parse_bytes, "size", "4KiB")
-_MEMORY_LIMIT = _quantity(lambda text: whole_pages(parse_bytes(text)), "size", "6MiB")  # the engine refuses less
-_MOST_REPEATS = 1000
-_SET_BY_CPOST = (
-    "--model-repository",
-    "--model-control-mode",
-    "--load-model",
-    "--http-port",
-    "--grpc-port",
-    "--metrics-port",
-)
-
-
-def _triton_args(text: str) -> tuple[str, ...]:
-    """The words of an option that holds several, as a shell would part them."""
-    words = tuple(shlex.split(text))
-    for word in words:
-        if word.split("=")[0] in _SET_BY_CPOST:
-            raise ValueError(f"{word.split('=')[0]} is set by cpost itself")
-    return words
-
-
-_TRITON_OPTIONS = (
-    click.option(
-        "--models_dir",
-        "--models-dir",
-        metavar="DIR",
-        help="Model repository of operators with models; also for services.",
-    ),
-    click.option(
-        "--triton_image",
-        "--triton-image",
-        metavar="IMAGE",
-        default=TRITON_IMAGE,
-        show_default=True,
-        help="Inference server of operators with models.",
-    ),
-    click.option(
-        "--triton_args",
-        "--triton-args",
-        type=_triton_args,
-        metavar="ARGS",
-        default="",
-        help="More arguments for tritonserver, quoted as one: '--log-verbose=1 ...'.",
-    ),
-    click.option(
-        "--triton_scope",
-        "--triton-scope",
-        type=click.Choice(["operator", "pipeline"]),
-        default="operator",
-        show_default=True,
-        help="A fresh Triton for each operator with models, or one for all of them.",
-    ),
-    click.option(
-        "--triton_timeout",
-        "--triton-timeout",
-        type=_TIMEOUT,
-        default="120s",
-        show_default=True,
-        help="Time for a Triton or a service to become ready.",
-    ),
-)
-
-
-def _triton_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which servers run beside operators, and how."""
-    for option in reversed(_TRITON_OPTIONS):
-        command = option(command)
-    return command
-
-
-def _chosen_for_triton(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Those options as `Options` has them."""
-    return {
-        "models_dir": chosen["models_dir"] or None,
-        "triton_image": chosen["triton_image"],
-        "triton_args": chosen["triton_args"],
-        "triton_scope": chosen["triton_scope"],
-        "triton_timeout_ns": chosen["triton_timeout"],
-    }
 
 
 class _RunByDefault(click.Group):
@@ -153,6 +62,8 @@ def cli() -> None:
     cpost PIPELINE INPUT              size every operator of a pipeline (short for: cpost run)
     cpost exec -- COMMAND             size one command, without a container
     cpost plan PIPELINE [INPUT]       show what would be run, without running it
+    cpost verify RUN_DIR              run it again under what was recommended
+    cpost search PIPELINE INPUT       find the smallest memory and the right number of cores
     cpost doctor                      check this host
 
     Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
@@ -163,54 +74,11 @@ def cli() -> None:
 @cli.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: stdout].")
-@click.option("--outputs_dir", "--outputs-dir", metavar="DIR", help="Keep what the operators write here.")
-@_triton_options
-@click.option(
-    "--force",
-    type=click.Choice(["none", "cont", "stop"]),
-    is_flag=False,
-    flag_value="none",
-    default="none",
-    show_default=True,
-    help="After a failed operator: go on (cont), stop, or ask (none; stops where there is nobody to ask).",
-)
-@click.option(
-    "--policy",
-    type=click.Choice(["peak", "p95", "p99"]),
-    default="peak",
-    show_default=True,
-    help="peak: highest CPU window, memory peak + 100 MB. p95, p99: CPU percentile, memory need + 15 %.",
-)
-@click.option("--period", type=_PERIOD, default="10ms", show_default=True, help="Time between two samples.")
-@click.option("--window", type=_WINDOW, default="200ms", show_default=True, help="Span of one CPU rate.")
-@click.option("--timeout", type=_TIMEOUT, help="Stop an operator after this time [default: none].")
-@click.option("--shm_size", "--shm-size", type=_SHM_SIZE, default="1g", show_default=True, help="Size of /dev/shm.")
-@click.option(
-    "--memory_limit",
-    "--memory-limit",
-    type=_MEMORY_LIMIT,
-    help="Memory that an operator may use at most [default: the host's, less a reserve].",
-)
-@click.option("--no_gpu", "--no-gpu", is_flag=True, help="Run operators that ask for a GPU without one.")
-@click.option(
-    "--repeat",
-    type=click.IntRange(1, _MOST_REPEATS),
-    metavar="N",
-    default=1,
-    help="Run and measure each operator N times; the worst decides [default: 1].",
-)
-@click.option(
-    "--warmup",
-    type=click.IntRange(0, _MOST_REPEATS),
-    metavar="N",
-    default=0,
-    help="Run it N times before that, without any say in the recommendation [default: 0].",
-)
-@click.option("--overwrite", is_flag=True, help="Replace earlier results in the folders named above.")
-@click.option("--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout, all else on stderr.")
-@click.option("--quiet", "-q", is_flag=True, help="Print the final table and warnings only.")
-@click.option("--verbose", "-v", is_flag=True, help="Print more: host, sampling, reasons.")
+@output_options
+@measuring_options
+@click.option("--verify", is_flag=True, help="Run each operator once more, with what was recommended as its limits.")
+@slowdown_option
+@format_options
 def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) -> None:
     """Run every operator of PIPELINE on the payload folder INPUT, measure it, and recommend requests."""
     from cpost import session
@@ -220,7 +88,7 @@ def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: 
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
-        result = session.size_pipeline(pipeline, _options(chosen), console, interrupts)
+        result = session.size_pipeline(pipeline, options_of(chosen), console, interrupts)
     _require_output(console)
     _exit(result, interrupts.signum)
 
@@ -231,28 +99,6 @@ def _require_output(console: Console) -> None:
             f"the output could not be written: {console.lost_output.strerror}",
             "free space where it goes; with --metrics_dir the results are kept in files as well",
         )
-
-
-def _options(chosen: dict[str, Any]) -> Options:
-    from cpost.model import Options
-
-    return Options(
-        period_ns=chosen["period"],
-        window_ns=chosen["window"],
-        policy=chosen["policy"],
-        timeout_ns=chosen["timeout"],
-        shm_bytes=chosen["shm_size"],
-        memory_limit_bytes=chosen["memory_limit"],
-        on_failure=chosen["force"],
-        input_dir=str(chosen["input_dir"]),
-        metrics_dir=chosen["metrics_dir"] or None,
-        outputs_dir=chosen["outputs_dir"] or None,
-        overwrite=chosen["overwrite"],
-        no_gpu=chosen["no_gpu"],
-        repeat=chosen["repeat"],
-        warmup=chosen["warmup"],
-        **_chosen_for_triton(chosen),
-    )
 
 
 def _exit(result: Run, signum: int | None) -> NoReturn:
@@ -267,6 +113,71 @@ def _exit(result: Run, signum: int | None) -> NoReturn:
     sys.exit(code)
 
 
+@cli.command()
+@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@slowdown_option
+@format_options
+def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Run a measured pipeline again, each operator under what RUN_DIR recommends for it."""
+    from cpost import session
+    from cpost.console import Console
+    from cpost.interrupts import Interrupts
+
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    interrupts = Interrupts(console.announce_signal)
+    with interrupts.installed():
+        result = session.verify_run(run_dir, max_slowdown, console, interrupts)
+    _require_output(console)
+    _exit(result, interrupts.signum)
+
+
+@cli.command()
+@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--operator", "operators", multiple=True, metavar="NAME", help="Search for this operator [default: all].")
+@click.option("--memory", is_flag=True, help="Find the smallest memory limit that does.")
+@click.option("--cpu", is_flag=True, help="Find how run time goes with 1, 2, 4 ... cores.")
+@click.option(
+    "--max_runs",
+    "--max-runs",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="Runs under limits, for each operator.",
+)
+@output_options
+@measuring_options
+@slowdown_option
+@format_options
+def search(
+    pipeline: Path,
+    *,
+    operators: tuple[str, ...],
+    memory: bool,
+    cpu: bool,
+    max_runs: int,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **chosen: Any,
+) -> None:
+    """Find the smallest memory and the right number of cores for operators of PIPELINE; both unless one is named."""
+    from cpost import session
+    from cpost.console import Console
+    from cpost.interrupts import Interrupts
+    from cpost.search import SearchPlan
+
+    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
+    interrupts = Interrupts(console.announce_signal)
+    both = not (memory or cpu)
+    plan = SearchPlan(frozenset(operators), memory or both, cpu or both, max_runs, os.cpu_count() or 1)
+    with interrupts.installed():
+        result = session.search_pipeline(pipeline, options_of(chosen), plan, console, interrupts)
+    _require_output(console)
+    _exit(result, interrupts.signum)
+
+
 @cli.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--name", metavar="NAME", help="What it is called in tables and files [default: its program's name].")
@@ -274,10 +185,10 @@ def _exit(result: Run, signum: int | None) -> NoReturn:
     "--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: nowhere]."
 )
 @click.option("--policy", type=click.Choice(["peak", "p95", "p99"]), default="peak", show_default=True, help="See run.")
-@click.option("--period", type=_PERIOD, default="10ms", show_default=True, help="Time between two samples.")
-@click.option("--window", type=_WINDOW, default="200ms", show_default=True, help="Span of one CPU rate.")
-@click.option("--timeout", type=_TIMEOUT, help="Stop the command after this time [default: none].")
-@click.option("--memory_limit", "--memory-limit", type=_MEMORY_LIMIT, help="Memory it may use [default: no limit].")
+@click.option("--period", type=PERIOD, default="10ms", show_default=True, help="Time between two samples.")
+@click.option("--window", type=WINDOW, default="200ms", show_default=True, help="Span of one CPU rate.")
+@click.option("--timeout", type=TIMEOUT, help="Stop the command after this time [default: none].")
+@click.option("--memory_limit", "--memory-limit", type=MEMORY_LIMIT, help="Memory it may use [default: no limit].")
 @click.option("--overwrite", is_flag=True, help="Replace earlier results in the folder named above.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the run's record as JSON, on stderr, after the command's end."
@@ -316,7 +227,7 @@ def exec_(
 @cli.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.argument("input_dir", metavar="[INPUT]", required=False, default="", type=str)
-@_triton_options
+@triton_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def plan(pipeline: Path, input_dir: str, *, as_json: bool, **chosen: Any) -> None:
     """Show what a run of PIPELINE would do, without running anything."""
@@ -325,7 +236,7 @@ def plan(pipeline: Path, input_dir: str, *, as_json: bool, **chosen: Any) -> Non
     from cpost.model import Options
 
     console = Console(as_json=as_json)
-    shown = session.preview(pipeline, Options(input_dir=input_dir, **_chosen_for_triton(chosen)))
+    shown = session.preview(pipeline, Options(input_dir=input_dir, **chosen_for_triton(chosen)))
     console.plan(shown)
 
 

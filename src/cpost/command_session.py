@@ -179,7 +179,8 @@ class _CommandSession:
         folder.prepare()
         self._begun = True
         cpus = self._run.host.cpus or 1
-        series = SeriesRecorder(folder, self._step.operator, self._options.window_ns, cpus, gpus)
+        file = folder.open_series(self._step.operator, spreadsheet.series_header(len(gpus.gpus)))
+        series = SeriesRecorder(file, self._options.window_ns, cpus, gpus)
         return Recorder(series, self._observer)
 
     def _conclude(self, record: OperatorRecord) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from cpost import store
-from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step
+from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial
 from cpost.report import tables
 from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
@@ -110,6 +110,16 @@ class Console:
         """How long it took."""
         self.note(f"Server {server.name} is ready after {format_seconds(after_ns)}")
 
+    def trial_begins(self, operator: str, limits: str) -> None:
+        """What it is limited to."""
+        self.note(f"Running {operator} under limits: {limits} ...")
+        self._next_beat_ns = 0 if self._live else _PLAIN_BEAT_NS
+
+    def trial_ends(self, trial: Trial) -> None:
+        """What became of it."""
+        self._clear()
+        self.note(tables.trial_line(trial))
+
     def operator_runs(self, container: str) -> None:
         """The container's id."""
         self.note(f"The container id is: {container}")
@@ -150,6 +160,8 @@ class Console:
             self._served(record.operator, server)
         if record.spreads is not None:
             self.note(tables.spread_summary(record.spreads))
+        if record.search is not None:
+            self.note(tables.search_summary(record.search))
         for doubt in record.doubts:
             self.warn(f"{record.operator}: {doubt.what}\n  what to do: {doubt.remedy}")
         self._sampling(record)

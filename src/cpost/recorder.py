@@ -28,7 +28,7 @@ from cpost.model.gpu import Gpu, GpuLook, GpuReading, GpuUsage
 from cpost.phases import Phases
 from cpost.policy import for_server, recommend, sized_server
 from cpost.report import spreadsheet
-from cpost.store import RunFolder
+from cpost.store import SeriesFile
 from cpost.usage import UsageBuilder
 
 
@@ -120,8 +120,7 @@ class SeriesRecorder:
     """Writes a container's samples down as they come and folds them into its usage.
 
     Args:
-        folder: where the series goes.
-        name: what its file is called by.
+        file: where the series goes, its header written.
         cpus: how many the host has.
         gpus: joins the GPUs' figures to the rows.
 
@@ -130,14 +129,14 @@ class SeriesRecorder:
         last: the last sample.
     """
 
-    def __init__(self, folder: RunFolder, name: str, window_ns: int, cpus: int, gpus: GpuRecorder) -> None:
-        self._file = folder.open_series(name, spreadsheet.series_header(len(gpus.gpus)))
+    def __init__(self, file: SeriesFile, window_ns: int, cpus: int, gpus: GpuRecorder) -> None:
+        self._file = file
         self._gpus = gpus
         self._builder = UsageBuilder(window_ns, cpus)
         self._first_at_ns = 0
         self.percent: float | None = None
         self.last: Sample | None = None
-        self.path: Path = self._file.path
+        self.path: Path = file.path
 
     @property
     def memory_peak_bytes(self) -> int | None:

@@ -6,56 +6,27 @@ The command line and whatever comes after it call this; what happens is told to 
 from __future__ import annotations
 
 import contextlib
-import signal
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
-import cpost
 from cpost import store
 from cpost.definition import load
 from cpost.definition.models import models_to_load
-from cpost.errors import CpostError, ExitCode, HostError, Interrupted, StoreError, UsageError
+from cpost.errors import ExitCode, HostError, UsageError
+from cpost.execution import Execution, Observer
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
-from cpost.measure.container import Bench
 from cpost.measure.engine import Engine
-from cpost.measure.gpu_watch import GpuWatch, gpu_facts, require_gpus
-from cpost.measure.guard import Guard
-from cpost.measure.outcome import iso_time
-from cpost.measure.owner import LABEL_VERSION, Owner, new_run_id
+from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.sampler import SamplingProcess
-from cpost.measure.servers import SharedServers
-from cpost.measure.stats import STATS_WARNING
-from cpost.model import (
-    OperatorRecord,
-    Options,
-    Outcome,
-    Pipeline,
-    Plan,
-    Run,
-    Step,
-)
-from cpost.outputs import OutputFolders
-from cpost.plan import Place, images_of, make_plan, servers_of
-from cpost.recorder import RunObserver
-from cpost.repeats import Containers, RepeatAudience, Runner
-from cpost.report import spreadsheet
+from cpost.model import Advice, Options, Outcome, Pipeline, Plan, Run, Verdict
+from cpost.plan import Place, images_of, make_plan
+from cpost.preflight import check_folders, check_runnable, models_of
+from cpost.search import SearchPlan
+from cpost.treatment import Proving, Searching, Sizing, Treatment
 
 _PLACEHOLDER_WORK_DIR = Path("<work folder>")
-
-
-class Observer(RunObserver, RepeatAudience, Protocol):
-    """Who is told what happens in a pipeline; every call comes in the main thread."""
-
-    def pulling(self, image: str, progress: str) -> None:
-        """An image is being pulled; `progress` is empty at the start and "done" at the end."""
-
-    def goes_on(self, record: OperatorRecord) -> bool:
-        """Asked after a failed operator under `on_failure` "none": whether to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +45,7 @@ def preview(pipeline_file: Path, options: Options) -> Preview:
         CpostError: the definition cannot be used, or the input folder is not there.
     """
     if options.input_dir:
-        _check_folders(options)
+        check_folders(options)
     pipeline = load(pipeline_file)
     place = Place(
         input_dir=Path(options.input_dir or "<input>"),
@@ -101,7 +72,11 @@ def exit_code(run: Run) -> int:
         return ExitCode.ENVIRONMENT
     if outcomes & {Outcome.FAILED, Outcome.OOM_KILLED}:
         return ExitCode.OPERATOR_FAILED
-    return ExitCode.TIMED_OUT if Outcome.TIMED_OUT in outcomes else ExitCode.OK
+    if Outcome.TIMED_OUT in outcomes:
+        return ExitCode.TIMED_OUT
+    verifications = (record.verification for record in run.operators)
+    unproven = any(each is not None and each.verdict is not Verdict.HOLDS for each in verifications)
+    return ExitCode.GATE_FAILED if unproven else ExitCode.OK
 
 
 def sweep(engine: Engine | None, *, dry_run: bool = False) -> tuple[list[cleanup.Leftover], list[str]]:
@@ -121,7 +96,7 @@ def sweep(engine: Engine | None, *, dry_run: bool = False) -> tuple[list[cleanup
 
 
 def size_pipeline(pipeline_file: Path, options: Options, observer: Observer, interrupts: Interrupts) -> Run:
-    """Run every operator of a pipeline, measure it, and recommend requests.
+    """Run every operator of a pipeline, measure it, and recommend requests; prove them where the options ask for it.
 
     Returns:
         The record; `complete` is False where a failed operator or a signal ended it early.
@@ -129,290 +104,77 @@ def size_pipeline(pipeline_file: Path, options: Options, observer: Observer, int
     Raises:
         CpostError: whatever kept it from running; what was measured until then is in the metrics folder.
     """
+    return _execute(load(pipeline_file), options, observer, interrupts, Sizing())
+
+
+def verify_run(folder: Path, max_slowdown: float, observer: Observer, interrupts: Interrupts) -> Run:
+    """Run the pipeline of an earlier run again, each operator under what was recommended for it.
+
+    Returns:
+        The earlier run's record with the verdicts, and with what came of its recommendations; it is in the folder, too.
+
+    Raises:
+        CpostError: the folder holds no run with recommendations, or its pipeline is not what it was.
+    """
+    earlier = store.load_run(folder)
+    pipeline = load(Path(earlier.pipeline_file))
+    _check_same(earlier, pipeline)
+    options = replace(
+        earlier.options, metrics_dir=str(folder), outputs_dir=None, overwrite=False, max_slowdown=max_slowdown
+    )
+    return _execute(pipeline, options, observer, interrupts, Proving(earlier), earlier)
+
+
+def search_pipeline(
+    pipeline_file: Path, options: Options, plan: SearchPlan, observer: Observer, interrupts: Interrupts
+) -> Run:
+    """Run a pipeline, and look for the smallest memory and the right number of cores of its operators.
+
+    Raises:
+        CpostError: see `size_pipeline`; an operator that is looked for is not in the pipeline.
+    """
     pipeline = load(pipeline_file)
+    names = {operator.name for operator in pipeline.operators}
+    for name in sorted(plan.operators - names):
+        raise UsageError(f"the pipeline has no operator {name}", f"it has {', '.join(sorted(names))}")
+    return _execute(pipeline, options, observer, interrupts, Searching(plan))
+
+
+def _execute(
+    pipeline: Pipeline,
+    options: Options,
+    observer: Observer,
+    interrupts: Interrupts,
+    treatment: Treatment,
+    earlier: Run | None = None,
+) -> Run:
     for warning in pipeline.warnings:
         observer.warn(warning)
-    _check_runnable(pipeline)
-    _check_folders(options)
-    models = _models(pipeline, options)
+    check_runnable(pipeline)
+    check_folders(options)
+    models = models_of(pipeline, options)
     # First of all, because it comes up while the engine is being asked.
     with SamplingProcess() as sampling:
         with interrupts.breaking():
             engine = Engine()
             _tell_leftovers(engine, observer)
-            session = _Session(pipeline, models, options, observer, interrupts, engine, sampling)
+            execution = Execution(pipeline, models, options, observer, interrupts, engine, sampling, treatment, earlier)
         with contextlib.closing(engine):
-            return session.run()
+            return execution.run()
 
 
-class _Session:
-    """One run from the first look at the engine to the last row."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        models: Mapping[str, tuple[str, ...]],
-        options: Options,
-        observer: Observer,
-        interrupts: Interrupts,
-        engine: Engine,
-        sampling: SamplingProcess,
-    ) -> None:
-        self._gpus = GpuWatch()
-        self._pipeline = pipeline
-        self._models = models
-        self._options = options
-        self._observer = observer
-        self._interrupts = interrupts
-        self._engine = engine
-        self._sampling = sampling
-        self._hierarchies = Hierarchies.read()
-        self._engine_facts = engine.facts()
-        self._elsewhere = host.elsewhere(self._engine_facts)
-        if self._elsewhere is not None:
-            self._gpus.disregard(self._elsewhere)
-        self._owner = Owner.current()
-        self._run_id = new_run_id()
-        self._work = cleanup.work_folder(self._owner.name(self._run_id))
-        outputs = Path(options.outputs_dir).resolve() if options.outputs_dir else self._work / "outputs"
-        self._outputs = OutputFolders(outputs, overwrite=options.overwrite)
-        self._run = self._begin()
-
-    def _begin(self) -> Run:
-        return Run(
-            schema_version=store.SCHEMA_VERSION,
-            run_id=self._run_id,
-            cpost_version=cpost.__version__,
-            created_at=iso_time(time.time_ns()),
-            pipeline_name=self._pipeline.name,
-            pipeline_file=self._pipeline.file,
-            pipeline_digest=self._pipeline.digest,
-            host=host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts),
-            options=self._options,
-            warnings=self._pipeline.warnings,
+def _check_same(earlier: Run, pipeline: Pipeline) -> None:
+    if earlier.pipeline_digest != pipeline.digest:
+        raise UsageError(
+            f"{earlier.pipeline_file} is not what it was when it was measured",
+            "measure it again; what was recommended may be for other operators",
         )
-
-    def run(self) -> Run:
-        guard = Guard(self._run_id, self._owner.name(self._run_id))
-        try:
-            self._make_work_folder()
-            plan = self._plan()
-            folder = self._folder(plan)
-            with contextlib.closing(folder):
-                self._outputs.check(plan)
-                self._check_gpus(plan)
-                self._check_servers(plan)
-                with self._interrupts.breaking():
-                    image_ids = self._images(plan)
-                folder.prepare()
-                self._outputs.make(plan)
-                self._measure(plan, image_ids, folder)
-        finally:
-            self._clean_up(guard)
-            self._gpus.close()
-        return self._run
-
-    # ------------------------------------------------------------ before the first operator
-
-    def _plan(self) -> Plan:
-        options = self._options
-        place = Place(
-            input_dir=Path(options.input_dir).resolve(),
-            work_dir=self._outputs.root,
-            shared_dir=self._work / "shared",
-            models_dir=Path(options.models_dir).resolve() if options.models_dir else None,
-            memory_bytes=self._run.host.memory_bytes or host.memory_bytes(),
-            gpus=len(self._gpus.facts.gpus),
-        )
-        return make_plan(self._pipeline, place, options, self._models)
-
-    def _make_work_folder(self) -> None:
-        try:
-            self._work.mkdir(mode=0o700)
-        except OSError as error:
-            raise StoreError(
-                f"cannot make {self._work}: {error.strerror}", "free space there, or set TMPDIR"
-            ) from error
-
-    def _check_gpus(self, plan: Plan) -> None:
-        if self._elsewhere is None:
-            require_gpus(self._gpus.facts, [*plan.steps, *(server.step for server in servers_of(plan))])
-        for problem in self._gpus.facts.problems:
-            self._warn(problem)
-        for step in plan.steps:
-            if self._options.no_gpu and step.declared.gpu_count:
-                self._warn(f"{step.operator} asks for gpu: {step.declared.gpu_count} and runs without (--no_gpu)")
-
-    def _check_servers(self, plan: Plan) -> None:
-        """Servers are asked over their containers' network, which only this host's own engine has here."""
-        why = "it is rootless" if self._engine_facts.rootless else self._elsewhere
-        for server in servers_of(plan) if why else ():
-            raise HostError(
-                f"server {server.name} cannot be reached on this engine: {why}",
-                "run pipelines with models or services where the engine runs, as its own host's root",
-            )
-        for step in plan.steps:
-            own = dict(step.env)
-            for name in (each.name for server in step.servers for each in server.connections if each.name in own):
-                self._warn(f"{step.operator} sets {name} itself, so it does not get its server's address there")
-
-    def _images(self, plan: Plan) -> dict[str, str]:
-        """Ids of all images; what is not here is pulled, all of it before the first operator starts."""
-        ids: dict[str, str] = {}
-        for image in images_of(plan):
-            found = self._engine.image_id(image)
-            if found is None:
-                self._pull(image)
-                found = self._engine.image_id(image)
-            if found is None:
-                raise HostError(f"image {image} is gone again after its pull", "see who removes images on this engine")
-            ids[image] = found
-        return ids
-
-    def _pull(self, image: str) -> None:
-        self._observer.pulling(image, "")
-        self._engine.pull(image, lambda line: self._observer.pulling(image, line))
-        self._observer.pulling(image, "done")
-
-    def _folder(self, plan: Plan) -> store.RunFolder:
-        path = Path(self._options.metrics_dir) if self._options.metrics_dir else self._work / "metrics"
-        names = [step.operator for step in (*plan.steps, *(server.step for server in servers_of(plan)))]
-        return store.RunFolder(path, names, overwrite=self._options.overwrite)
-
-    # ------------------------------------------------------------ the operators
-
-    def _measure(self, plan: Plan, image_ids: dict[str, str], folder: store.RunFolder) -> None:
-        labels = {**self._owner.labels(self._run_id), LABEL_VERSION: cpost.__version__}
-        network = f"cpost_{self._run_id}"
-        try:
-            self._interrupts.check()
-            self._engine.create_network(network, labels)
-            with contextlib.ExitStack() as stack:
-                beside = [stack.enter_context(SamplingProcess()) for _ in range(_most_servers(plan))]
-                bench = self._bench(labels, network, tuple(beside))
-                self._measure_all(plan, bench, image_ids, folder)
-        except Interrupted as interrupted:
-            self._run = replace(self._run, stopped_by=signal.Signals(interrupted.signum).name)
-        except CpostError as error:
-            self._run = replace(self._run, stopped_by=error.message)
-            raise
-        finally:
-            self._run = replace(self._run, ended_at=iso_time(time.time_ns()))
-            self._save(folder)
-            self._observer.run_ends(self._run)
-
-    def _measure_all(self, plan: Plan, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> None:
-        shared = SharedServers(bench)
-        runner = self._runner(bench, image_ids, folder, shared)
-        try:
-            for step in plan.steps:
-                self._interrupts.check()
-                record = self._measure_one(step, runner, folder)
-                if not self._after(record, folder):
-                    return
-            self._run = replace(self._run, complete=True)
-        finally:
-            shared.close()
-            images = {server.step.operator: server.step.image for server in servers_of(plan)}
-            ended = {record.result.outcome for record in self._run.operators}
-            outcome = Outcome.COMPLETED if self._run.complete and ended == {Outcome.COMPLETED} else Outcome.FAILED
-            self._run = replace(self._run, servers=runner.shared_records(images, outcome))
-
-    def _bench(self, labels: dict[str, str], network: str, beside: tuple[SamplingProcess, ...]) -> Bench:
-        name = self._owner.name(self._run_id)
-        may_make = self._elsewhere is None and self._hierarchies.may_make_groups(f"{name}_probe")
-        if self._elsewhere is not None:
-            self._warn(f"the containers' counters cannot be read here ({self._elsewhere}): {STATS_WARNING}")
-        elif not may_make:
-            self._warn(
-                "cpost may not make control groups here: first and last moments are missing from totals (root may)"
-            )
-        return Bench(
-            engine=self._engine,
-            sampling=self._sampling,
-            hierarchies=self._hierarchies,
-            run_id=self._run_id,
-            labels=labels,
-            network=network,
-            group_name=name if may_make else None,
-            cgroup_driver=self._engine_facts.cgroup_driver,
-            monitored=self._engine_facts.product == "Podman",
-            period_ns=self._options.period_ns,
-            interrupts=self._interrupts,
-            gpus=self._gpus,
-            elsewhere=self._elsewhere,
-            sampling_beside=beside,
-            server_timeout_ns=self._options.triton_timeout_ns,
-        )
-
-    def _runner(
-        self, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder, shared: SharedServers
-    ) -> Runner:
-        def keep(record: OperatorRecord) -> None:
-            self._put(record)
-            self._save(folder)
-
-        subject = Containers(bench, self._outputs, image_ids, self._run.host.gpus, shared)
-        cpus = self._run.host.cpus or 1
-        return Runner(subject, folder, self._options, cpus, self._interrupts, self._observer, keep)
-
-    def _measure_one(self, step: Step, runner: Runner, folder: store.RunFolder) -> OperatorRecord:
-        self._observer.operator_begins(step)
-        self._outputs.refuse_links(step)
-        record = runner.run(step, self._failed_upstream(step))
-        self._put(record)
-        kept = self._options.metrics_dir is not None
-        self._observer.operator_ends(record, folder.series_path(step.operator), kept=kept)
-        return record
-
-    def _put(self, record: OperatorRecord) -> None:
-        """Into the run's record, in the place of what it held of this operator so far."""
-        others = tuple(each for each in self._run.operators if each.operator != record.operator)
-        self._run = replace(self._run, operators=(*others, record))
-
-    def _failed_upstream(self, step: Step) -> list[str]:
-        outcomes = {record.operator: record.result.outcome for record in self._run.operators}
-        failed = [name for name in step.upstream if outcomes.get(name) is not Outcome.COMPLETED]
-        return [f"it read what {name} left, which failed: its own figures may say little" for name in failed]
-
-    def _after(self, record: OperatorRecord, folder: store.RunFolder) -> bool:
-        """Put the record on disk; returns whether the run goes on after this operator."""
-        self._save(folder)
-        outcome = record.result.outcome
-        if outcome is Outcome.COMPLETED:
-            return True
-        self._interrupts.check()
-        if outcome is Outcome.ENGINE_LOST:
-            self._run = replace(self._run, stopped_by=f"a lost engine ({record.result.cause})")
-            return False
-        with self._interrupts.breaking():
-            on_failure = self._options.on_failure
-            goes_on = on_failure == "cont" or (on_failure == "none" and self._observer.goes_on(record))
-        if not goes_on:
-            self._run = replace(self._run, stopped_by=f"{record.operator}: {record.result.cause}")
-        return goes_on
-
-    def _save(self, folder: store.RunFolder) -> None:
-        folder.save(self._run, spreadsheet.summary(self._run.operators, self._run.servers, complete=self._run.complete))
-
-    def _warn(self, text: str) -> None:
-        self._run = replace(self._run, warnings=(*self._run.warnings, text))
-        self._observer.warn(text)
-
-    # ------------------------------------------------------------ after the last operator
-
-    def _clean_up(self, guard: Guard) -> None:
-        """Remove all that this run made; signals cannot cancel it. What cannot be removed yet is left to the guard."""
-        images = dict.fromkeys(record.image for record in self._run.operators)
-        failures = cleanup.remove_run(self._engine, self._hierarchies, self._owner, self._run_id, images)
-        self._outputs.close()
-        for failure in failures:
-            self._observer.warn(f"could not be removed: {failure}")
-        if failures and not self._engine.answers():
-            self._observer.warn("a background process goes on trying for some minutes; `cpost clean` does so later")
-            guard.hand_over()
-        else:
-            guard.release()
+    names = {operator.name for operator in pipeline.operators}
+    missing = names - {record.operator for record in earlier.operators}
+    if missing:
+        raise UsageError(f"the run is partial: {', '.join(sorted(missing))} was not measured", "measure it again")
+    if not any(record.recommendation.status is Advice.OK for record in earlier.operators):
+        raise UsageError("the run recommends nothing, so there is nothing to prove", "see its reasons in run.json")
 
 
 def _tell_leftovers(engine: Engine, observer: Observer) -> None:
@@ -427,47 +189,3 @@ def _tell_leftovers(engine: Engine, observer: Observer) -> None:
         observer.warn(
             f"another cpost is measuring on this engine ({', '.join(others)}): CPU figures may come out too low"
         )
-
-
-def _check_runnable(pipeline: Pipeline) -> None:
-    for operator in pipeline.operators:
-        for reason in operator.unsupported:
-            raise UsageError(
-                f"operator {operator.name} cannot be run here: {reason}",
-                f"`cpost plan {pipeline.file}` shows the whole graph; size the pipeline without that operator for now",
-            )
-
-
-def _models(pipeline: Pipeline, options: Options) -> Mapping[str, tuple[str, ...]]:
-    """What is to be loaded for each operator; the model repository is looked at before anything starts."""
-    asking = [operator for operator in pipeline.operators if operator.models]
-    if options.models_dir is not None:
-        return models_to_load(pipeline, Path(options.models_dir))
-    for operator in asking:
-        raise UsageError(
-            f"operator {operator.name} asks for model {operator.models[0]}, and there is no model repository",
-            "name the folder that holds the models: --models_dir DIR",
-        )
-    return {}
-
-
-def _most_servers(plan: Plan) -> int:
-    """How many servers may run at one time; the last place is for one that all operators share."""
-    own = max((sum(not server.shared for server in step.servers) for step in plan.steps), default=0)
-    return own + any(server.shared for server in servers_of(plan))
-
-
-def _check_folders(options: Options) -> None:
-    for what, name in (("input folder", options.input_dir), ("models folder", options.models_dir)):
-        if name is not None and not Path(name).is_dir():
-            raise UsageError(f"the {what} {name} is not there, or is no folder", f"name the {what}'s path")
-    payload = Path(options.input_dir).resolve()
-    for option, name in (("--metrics_dir", options.metrics_dir), ("--outputs_dir", options.outputs_dir)):
-        if name is None:
-            continue
-        if Path(name).exists() and not Path(name).is_dir():
-            raise UsageError(f"{name} is a file, not a folder", f"name a folder for {option}, new or empty")
-        if Path(name).resolve().is_relative_to(payload):
-            raise UsageError(
-                f"{option} {name} lies in the input folder, which the operators read", "name another folder"
-            )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cpost.model import Doubt, Outcome, Repeat, RepeatKind, Spread, Spreads, Statistic, Usage
+from cpost.model import Doubt, OperatorRecord, Outcome, Repeat, RepeatKind, Spread, Spreads, Statistic, Usage
 from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.units import MB, NS_PER_S, US_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
@@ -47,6 +47,13 @@ def measured(repeats: Iterable[Repeat]) -> list[Repeat]:
         for repeat in repeats
         if repeat.kind is RepeatKind.MEASURED and repeat.result.outcome is Outcome.COMPLETED
     ]
+
+
+def baseline_wall_ns(record: OperatorRecord) -> int | None:
+    """How long an operator takes without limits: its run, or the median of its measured repeats."""
+    walls = [repeat.result.wall_ns for repeat in measured(record.repeats)] or [record.result.wall_ns]
+    known = [wall for wall in walls if wall is not None]
+    return int(statistics.median(known)) if known else None
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:

@@ -3,8 +3,10 @@
     <operator>_final_result.csv   the series of one operator, written as it comes; of its last run where it has several
     <operator>__<server>_...      likewise, of a server beside it; of one that all share: pipeline__<server>_...
     <operator>_repeat<n>.csv      the series of an earlier run of it, moved here when the next one begins
-    <operator>_warmup<n>.csv      likewise; no operator can be called so that its own file has such a name
+    <operator>_verify<n>.csv      the series of a run of it under limits; so for search
+    <operator>_warmup<n>.csv      likewise of a warm-up; no operator can be called so that its own file has such a name
     summary.csv                   one row per operator
+    trials.csv                    one row per run under limits, where there were any
     run.json                      the whole record; written anew after every operator, `complete` at the end
 
 Results are never overwritten unasked. A small reserve is given back to the disk just before the record is written,
@@ -32,9 +34,12 @@ from cpost.model import RepeatKind, Run
 SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.csv"
+TRIALS_FILE = "trials.csv"
 SERIES_SUFFIX = "_final_result.csv"
 _REPEAT_WORDS = {RepeatKind.MEASURED: "repeat", RepeatKind.WARMUP: "warmup"}
-_REPEAT_NAME = re.compile(rf"(?P<operator>.+)_(?:{'|'.join(_REPEAT_WORDS.values())})[1-9][0-9]*\.csv")
+VERIFY, SEARCH = "verify", "search"  # what series of runs under limits are called
+_NUMBERED = "|".join((*_REPEAT_WORDS.values(), VERIFY, SEARCH))
+_NUMBERED_NAME = re.compile(rf"(?P<operator>.+)_(?:{_NUMBERED})[1-9][0-9]*\.csv")
 _RESERVE_BYTES = 64 * 1024
 _SERIES_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -47,21 +52,23 @@ class RunFolder:
         path: made if missing.
         operators: whose series will be written.
         overwrite: an existing result may be replaced.
+        update: an existing result is added to.
 
     Raises:
         UsageError: a result is there already, or the path cannot be a folder.
         StoreError: the folder cannot be written to.
     """
 
-    def __init__(self, path: Path, operators: Iterable[str], *, overwrite: bool) -> None:
+    def __init__(self, path: Path, operators: Iterable[str], *, overwrite: bool, update: bool = False) -> None:
         self.path = path
         self._operators = tuple(operators)
         self._reserve_fd: int | None = None
         self._lock_fd = -1
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file, not a folder", "name a folder for the results, new or empty")
+        self._update = update
         old = self._results()
-        if old and not overwrite:
+        if old and not overwrite and not update:
             raise UsageError(
                 f"{old[0]} is there already: an earlier result is never overwritten unasked",
                 "name another folder, or allow it with --overwrite",
@@ -89,7 +96,7 @@ class RunFolder:
     def prepare(self) -> None:
         """Make room for the new result just before it comes: remove an old one, set the reserve aside."""
         with _writing(self.path):
-            for old in self._results():
+            for old in () if self._update else self._results():
                 old.unlink()
             self._set_aside()
 
@@ -103,12 +110,14 @@ class RunFolder:
     def _results(self) -> list[Path]:
         """What is here of the files that this run will write."""
         series = [self.series_path(operator) for operator in self._operators]
-        fixed = [path for path in (self.path / RUN_FILE, self.path / SUMMARY_FILE, *series) if path.exists()]
+        fixed = [
+            path for path in (*map(self.path.joinpath, (RUN_FILE, SUMMARY_FILE, TRIALS_FILE)), *series) if path.exists()
+        ]
         # However many this run will write: those of a longer earlier run must not stay beside its own.
-        return fixed + sorted(path for path in self.path.glob("*.csv") if self._is_repeat(path.name))
+        return fixed + sorted(path for path in self.path.glob("*.csv") if self._is_numbered(path.name))
 
-    def _is_repeat(self, name: str) -> bool:
-        match = _REPEAT_NAME.fullmatch(name)
+    def _is_numbered(self, name: str) -> bool:
+        match = _NUMBERED_NAME.fullmatch(name)
         return match is not None and match["operator"] in self._operators
 
     def series_path(self, operator: str) -> Path:
@@ -119,6 +128,14 @@ class RunFolder:
         """Open the series file of an operator for writing, header first."""
         return SeriesFile(self.series_path(operator), header)
 
+    def open_trial(self, word: str, number: int, operator: str, header: str) -> SeriesFile:
+        """Open the series file of one of an operator's runs under limits.
+
+        Args:
+            word: `VERIFY` or `SEARCH`.
+        """
+        return SeriesFile(self.path / f"{operator}_{word}{number}.csv", header)
+
     def move_series(self, operator: str, kind: RepeatKind, number: int) -> Path:
         """Give the series of an earlier repeat a name of its own, to make room for the next one's; returns it."""
         path = self.path / f"{operator}_{_REPEAT_WORDS[kind]}{number}.csv"
@@ -126,10 +143,13 @@ class RunFolder:
             self.series_path(operator).replace(path)
         return path
 
-    def save(self, run: Run, summary: str) -> None:
-        """Write the record and the summary, each whole or not at all."""
+    def save(self, run: Run, summary: str, trials: str = "") -> None:
+        """Write the record and the tables, each whole or not at all; without runs under limits there is no table of
+        them."""
         self._release_reserve()
         _replace(self.path / SUMMARY_FILE, summary)
+        if trials:
+            _replace(self.path / TRIALS_FILE, trials)
         _replace(self.path / RUN_FILE, json_text(run))
         with contextlib.suppress(OSError):
             self._set_aside()

@@ -12,6 +12,7 @@ from builders import MB, MS, result, sample, totals
 from cpost.model import Sample, StepResult, Usage
 from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuReading
 from cpost.recorder import GpuRecorder, Recorder, SeriesRecorder
+from cpost.report.spreadsheet import series_header
 from cpost.store import RunFolder
 
 AT = 1_700_000_000 * 10**9
@@ -41,7 +42,8 @@ def recorder(tmp_path: Path, audience: Audience) -> Recorder:
 
 
 def recorder_of(folder: Path, audience: Audience, gpus: GpuRecorder) -> Recorder:
-    series = SeriesRecorder(RunFolder(folder, ["seg"], overwrite=False), "seg", 20 * MS, 8, gpus)
+    file = RunFolder(folder, ["seg"], overwrite=False).open_series("seg", series_header(len(gpus.gpus)))
+    series = SeriesRecorder(file, 20 * MS, 8, gpus)
     return Recorder(series, audience)
 
 

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 from builders import MB, pipeline, result, sample, step, totals, usage
 
-from cpost import repeats
+from cpost import measurer
 from cpost.errors import EngineError, HostError, Interrupted
 from cpost.interrupts import Interrupts
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.container import Bench
 from cpost.measure.servers import SharedServers
 from cpost.measure.step import Measured, measure_step
+from cpost.measurer import Containers, Measurer
 from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Step, StepResult
 from cpost.outputs import OutputFolders
-from cpost.repeats import Containers, Runner
+from cpost.repeats import Runner
 from cpost.store import RunFolder
 
 NO_GPUS: Any = SimpleNamespace(take=lambda name: [], problems=lambda name: [])
@@ -71,7 +72,7 @@ class Place:
         self.kept: list[OperatorRecord] = []
         self.seen: list[dict[str, str]] = []
         self.folder = RunFolder(self.metrics, ["seg"], overwrite=False)
-        monkeypatch.setattr(repeats, "measure_step", self.measure)
+        monkeypatch.setattr(measurer, "measure_step", self.measure)
 
     def measure(self, run_step: Step, _: Bench, observer: Any, __: Any, *, earlier: int) -> Measured:
         out = self.outputs / "seg"
@@ -99,7 +100,8 @@ class Place:
         outputs = OutputFolders(self.outputs, overwrite=False)
         outputs.make(Plan(pipeline(), (self.step,)))
         subject = Containers(bench, outputs, {self.step.image: "sha256:1"}, (), SharedServers(bench))
-        runner = Runner(subject, self.folder, options, 2, self.interrupts, self.audience, self.keep)
+        measuring = Measurer(subject, self.folder.open_series, options, 2, self.audience)
+        runner = Runner(subject, measuring, self.folder, options, self.interrupts, self.audience, self.keep)
         return runner.run(self.step, warnings)
 
     def keep(self, record: OperatorRecord) -> None:
@@ -301,8 +303,8 @@ def test_how_busy_this_host_was_is_said_of_what_ran_on_it(
 ) -> None:
     nothing: Any = None
     bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
-    monkeypatch.setattr(repeats, "measure_step", lambda *_, **__: Measured(result(totals=totals(source=source))))
-    monkeypatch.setattr(repeats.host.HostWatch, "warnings", lambda *_: ["this host was busy"])
+    monkeypatch.setattr(measurer, "measure_step", lambda *_, **__: Measured(result(totals=totals(source=source))))
+    monkeypatch.setattr(measurer.host.HostWatch, "warnings", lambda *_: ["this host was busy"])
     made = Containers(bench, nothing, {"img:1": "sha256:1"}, (), nothing).measure(step(), nothing, 0)
     assert made.warnings == said
 

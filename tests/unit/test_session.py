@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from builders import pipeline, record, result, run, step
 
-from cpost import session
+from cpost import execution, session
 from cpost.errors import EngineError, HostError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure.cleanup import Leftover
@@ -171,7 +171,7 @@ def test_a_sweep_removes_what_it_finds_unless_dry(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("elsewhere", [None, "they run on there"])
 def test_operators_that_run_without_their_gpus_are_named_wherever_they_run(elsewhere: str | None) -> None:
-    made: Any = object.__new__(session._Session)
+    made: Any = object.__new__(execution.Execution)
     made._gpus = SimpleNamespace(facts=GpuFacts(absent_because="none"))
     made._elsewhere, made._options, made._run, made._observer = elsewhere, Options(no_gpu=True), run(), Audience()
     made._check_gpus(Plan(pipeline(), (step(declared=Resources(gpu_count=1)),)))
@@ -180,7 +180,7 @@ def test_operators_that_run_without_their_gpus_are_named_wherever_they_run(elsew
 
 @pytest.mark.parametrize("elsewhere", [None, "they run on there"])
 def test_gpus_are_counted_where_the_operators_run_here(elsewhere: str | None) -> None:
-    made: Any = object.__new__(session._Session)
+    made: Any = object.__new__(execution.Execution)
     made._gpus = SimpleNamespace(facts=GpuFacts(absent_because="none"))
     made._elsewhere, made._options = elsewhere, Options()
     with pytest.raises(HostError) if elsewhere is None else contextlib.nullcontext():
@@ -188,7 +188,7 @@ def test_gpus_are_counted_where_the_operators_run_here(elsewhere: str | None) ->
 
 
 def test_an_operator_behind_a_failed_one_is_told_so() -> None:
-    made: Any = object.__new__(session._Session)
+    made: Any = object.__new__(execution.Execution)
     failed = record("a", result=result(Outcome.FAILED, cause="exit code 1", exit_code=1))
     made._run = run(failed, record("b"))
     assert made._failed_upstream(step(upstream=("b",))) == []

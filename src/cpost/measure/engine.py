@@ -28,6 +28,7 @@ from cpost.units import parse_time_ns
 _CALL_TIMEOUT_S = 60
 _PULL_TIMEOUT_S = 300
 _REMOVE_PAUSE_S = 0.05
+_NANOS_PER_MILLI = 10**6
 _BUSY, _BUSY_TIMEOUT_S = 403, 3.0  # a network that somebody else's container hangs on
 _LOG_LIMITS = {"max-size": "10m", "max-file": "2"}
 # A stream cut in the middle of a frame or of a JSON object surfaces as one of the last two.
@@ -211,6 +212,7 @@ class Engine:
             init=True,
             mem_limit=step.memory_limit_bytes,
             memswap_limit=step.memory_limit_bytes,  # equal to the limit: no swap
+            nano_cpus=step.cpu_limit_millicores * _NANOS_PER_MILLI or None,
             shm_size=step.shm_bytes,
             pids_limit=step.pids_limit,
             security_opt=["no-new-privileges"],

@@ -158,6 +158,7 @@ class Step:
     Attributes:
         index: place in the order of execution, from 0.
         memory_limit_bytes: ceiling that protects the host; swap is switched off by giving it as the swap limit too.
+        cpu_limit_millicores: 0 = none.
         output_folders: host folders that must exist before the start, one per declared output.
         shared_folders: likewise, those that it shares with its services.
         servers: containers that run beside it from before its start to its end.
@@ -179,6 +180,7 @@ class Step:
     shm_bytes: int = 0
     pids_limit: int = 0
     memory_limit_bytes: int = 0
+    cpu_limit_millicores: int = 0
     timeout_ns: int | None = None
     unsupported: tuple[str, ...] = ()
 

@@ -11,6 +11,7 @@ from cpost.model.gpu import Gpu
 from cpost.model.readings import StepResult
 from cpost.model.serving import TritonFacts
 from cpost.model.sizing import Recommendation, Usage
+from cpost.model.trial import Search, Verification
 from cpost.units import NS_PER_MS, NS_PER_S
 
 
@@ -144,6 +145,8 @@ class OperatorRecord:
         repeats: all runs of the operator in their order, warm-ups included; empty where it was run just once.
         spreads: None where no two measured repeats ended well and have a figure.
         servers: those that ran beside it and ended with it; over repeats as `usage` is.
+        verification: None = its recommendation was not tried.
+        search: None = nothing smaller was looked for.
     """
 
     operator: str
@@ -157,6 +160,8 @@ class OperatorRecord:
     spreads: Spreads | None = None
     doubts: tuple[Doubt, ...] = ()
     servers: tuple[ServerRecord, ...] = ()
+    verification: Verification | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,8 @@ class Options:
     Attributes:
         repeat: how often each operator is run and measured.
         warmup: how often before that, without any say in the recommendation.
+        verify: run each operator once more with its recommendation as limits.
+        max_slowdown: how much longer it may take then, as a share.
         triton_scope: "operator" = a fresh Triton for each operator with models, "pipeline" = one for all of them.
         triton_timeout_ns: for a Triton or service to become ready.
     """
@@ -186,6 +193,8 @@ class Options:
     no_gpu: bool = False
     repeat: int = 1
     warmup: int = 0
+    verify: bool = False
+    max_slowdown: float = 0.10
     triton_image: str = TRITON_IMAGE
     triton_args: tuple[str, ...] = ()
     triton_scope: str = "operator"

@@ -51,6 +51,14 @@ class Usage:
     peaks_sampled: bool = False
 
 
+class Verdict(str, Enum):
+    """What became of an operator that ran under limits."""
+
+    HOLDS = "holds"
+    SLOW = "slow"
+    BROKEN = "broken"
+
+
 class Advice(str, Enum):
     """Whether there is a recommendation."""
 
@@ -64,6 +72,7 @@ class Recommendation:
 
     Attributes:
         dev_shm_bytes: size that /dev/shm should have; None = what was in it is not known.
+        verified: what became of it in a run under it; None = it was not tried.
     """
 
     policy: str
@@ -72,3 +81,4 @@ class Recommendation:
     limits: Resources = _NOTHING
     reasons: tuple[str, ...] = ()
     dev_shm_bytes: int | None = None
+    verified: Verdict | None = None

@@ -22,6 +22,7 @@ from cpost.model import (
     ServerRecord,
     Spread,
     Statistic,
+    Trial,
     TritonFacts,
     Usage,
 )
@@ -112,6 +113,30 @@ SUMMARY_COLUMNS = (
     "requests_failed",
     "queue_mean_ms",
     "compute_mean_ms",
+    "verified",
+    "verify_runs",
+    "verify_slowdown_percent",
+    "verify_throttled_percent",
+    "smallest_memory_mb",
+    "knee_cpu",
+    "cheapest_cpu",
+)
+TRIAL_COLUMNS = (
+    "operator",
+    "purpose",
+    "cpu_limit",
+    "memory_limit_mb",
+    "dev_shm_mb",
+    "verdict",
+    "cause",
+    "outcome",
+    "wall_s",
+    "slowdown_percent",
+    "throttled_percent",
+    "memory_stalled_percent",
+    "memory_peak_mb",
+    "oom_kills",
+    "series",
 )
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t")
 Cell = str | int | float | None
@@ -166,10 +191,45 @@ def summary(records: Iterable[OperatorRecord], servers: Iterable[ServerRecord] =
     last = "yes" if complete else "no"
     rows: list[Sequence[Cell]] = []
     for record in records:
-        rows.append((*_summary_row(record), last, *_repeat_cells(record), *_NO_SERVER))
+        rows.append((*_summary_row(record), last, *_repeat_cells(record), *_NO_SERVER, *_trial_cells(record)))
         rows += [_server_row(server, record.operator, last) for server in record.servers]
     rows += [_server_row(server, PIPELINE, last) for server in servers]
     return "".join(map(_line, [SUMMARY_COLUMNS, *(tuple(map(defuse, row)) for row in rows)]))
+
+
+def trials(records: Iterable[OperatorRecord]) -> str:
+    """One row per container of each run under limits, in the order of the runs; empty where there was none."""
+    rows = [row for record in records for purpose, trial in _trials(record) for row in _trial_rows(purpose, trial)]
+    return "".join(map(_line, [TRIAL_COLUMNS, *(tuple(map(defuse, row)) for row in rows)])) if rows else ""
+
+
+def _trials(record: OperatorRecord) -> Iterator[tuple[str, Trial]]:
+    found, search = record.verification, record.search
+    yield from (("verify", trial) for trial in (found.trials if found else ()))
+    yield from (("search memory", trial) for trial in (search.memory.trials if search and search.memory else ()))
+    yield from (("search cpu", trial) for trial in (search.cpu.trials if search and search.cpu else ()))
+
+
+def _trial_rows(purpose: str, trial: Trial) -> Iterator[Sequence[Cell]]:
+    for each, result in zip(trial.enforced, (trial.result, *trial.servers), strict=False):
+        totals = result.totals
+        yield (
+            each.name,
+            purpose,
+            _scaled(each.limits.cpu_millicores, 1000),
+            _scaled(each.limits.memory_bytes, MB),
+            _scaled(each.dev_shm_bytes, MB),
+            trial.verdict.value,
+            trial.cause,
+            result.outcome.value,
+            _scaled(result.wall_ns, NS_PER_S),
+            _percent(trial.slowdown),
+            _percent(trial.throttled_share),
+            _percent(trial.stalled_share),
+            _scaled(totals.memory_peak_bytes if totals else None, MB),
+            totals.oom_kills if totals else None,
+            trial.series_file,
+        )
 
 
 def _line(cells: Sequence[Cell]) -> str:
@@ -243,7 +303,29 @@ def _server_row(server: ServerRecord, of: str, last: str) -> Sequence[Cell]:
         *(_scaled(value, 1) for value in ((load.cpu_pct.average, load.cpu_pct.maximum) if load else (None, None))),
         _scaled(load.memory_bytes.maximum if load else None, MB),
         *_served_cells(server.triton),
+        server.recommendation.verified.value if server.recommendation.verified else None,
+        *(None,) * 6,
     )
+
+
+def _trial_cells(record: OperatorRecord) -> Sequence[Cell]:
+    """Of the last run under what was recommended, and of the search."""
+    found, search = record.verification, record.search
+    last = found.trials[-1] if found is not None else None
+    memory, cpu = (search.memory, search.cpu) if search is not None else (None, None)
+    return (
+        found.verdict.value if found is not None else None,
+        len(found.trials) if found is not None else None,
+        _percent(last.slowdown if last else None),
+        _percent(last.throttled_share if last else None),
+        _scaled(memory.smallest_bytes if memory else None, MB),
+        _scaled(cpu.knee_millicores if cpu else None, 1000),
+        _scaled(cpu.cheapest_millicores if cpu else None, 1000),
+    )
+
+
+def _percent(share: float | None) -> Cell:
+    return _scaled(None if share is None else share * 100, 1)
 
 
 def _served_cells(triton: TritonFacts | None) -> Sequence[Cell]:
@@ -304,5 +386,5 @@ def _scaled(value: float | None, unit: int) -> Cell:
 
 
 _NO_DETAIL = Detail()
-_NO_SERVER: Sequence[Cell] = (None,) * (len(SUMMARY_COLUMNS) - SUMMARY_COLUMNS.index("server_of"))
+_NO_SERVER: Sequence[Cell] = (None,) * (SUMMARY_COLUMNS.index("verified") - SUMMARY_COLUMNS.index("server_of"))
 _NO_READING = GpuReading()

@@ -13,6 +13,8 @@ from cpost.model import (
     ENGINE_STATS,
     PROCESS_TREE,
     Advice,
+    CpuChoice,
+    MemoryChoice,
     ModelServed,
     OperatorRecord,
     Outcome,
@@ -20,6 +22,7 @@ from cpost.model import (
     Recommendation,
     Repeat,
     Resources,
+    Search,
     Server,
     ServerRecord,
     Spread,
@@ -27,7 +30,9 @@ from cpost.model import (
     Statistic,
     Step,
     StepResult,
+    Trial,
     Usage,
+    Verdict,
 )
 from cpost.model.gpu import busiest, fullest
 from cpost.terminal import visible
@@ -38,6 +43,8 @@ _UNKNOWN = "-"
 _SERIES_HEADER = ("timestamp", "cpu_percent", "memory")
 _SERIES_WIDTHS = (17, 11, 14)
 _ABRIDGED_ROWS = 10
+_VERDICTS = {Verdict.HOLDS: "Holds", Verdict.SLOW: "Too slow", Verdict.BROKEN: "Breaks"}
+_MARKED = {Verdict.HOLDS: "verified", Verdict.SLOW: "slow", Verdict.BROKEN: "broken"}
 _MARKS = {
     Outcome.OOM_KILLED: "Killed for memory",
     Outcome.TIMED_OUT: "Timed out",
@@ -77,6 +84,63 @@ def repeat_line(repeat: Repeat) -> str:
         )
     ]
     return f"{head}: {', '.join(parts)}"
+
+
+def trial_line(trial: Trial) -> str:
+    """What became of a run under limits: "Holds: 1.234 s (+0.4 %)"."""
+    wall, slowdown = trial.result.wall_ns, trial.slowdown
+    time = _cell(wall, format_seconds) + (f" ({slowdown * 100:+.1f} %)" if slowdown is not None else "")
+    cause = f", {trial.cause}" if trial.cause else ""
+    return f"{_VERDICTS[trial.verdict]}: {time}{cause}"
+
+
+def search_summary(search: Search) -> str:
+    """The tables of what was tried, in the order of the limits, and what follows."""
+    parts = []
+    if search.memory is not None:
+        parts.append(_trials_table("Memory limit", search.memory.trials, _memory_limit))
+        parts.append(_memory_answer(search.memory))
+    if search.cpu is not None:
+        parts.append(_trials_table("CPU limit", search.cpu.trials, _cpu_limit))
+        parts.append(_cpu_answer(search.cpu))
+    return "\n".join(parts)
+
+
+def _memory_limit(trial: Trial) -> int:
+    return trial.enforced[0].limits.memory_bytes or 0
+
+
+def _cpu_limit(trial: Trial) -> int:
+    return trial.enforced[0].limits.cpu_millicores or 0
+
+
+def _trials_table(label: str, trials: Sequence[Trial], limit: Callable[[Trial], int]) -> str:
+    show = format_cores if limit is _cpu_limit else format_mb
+    rows = [
+        [
+            show(limit(trial)),
+            _cell(trial.result.wall_ns, format_seconds),
+            _UNKNOWN if trial.slowdown is None else f"{trial.slowdown * 100:+.1f} %",
+            trial.verdict.value,
+            trial.cause or "",
+        ]
+        for trial in sorted(trials, key=limit)
+    ]
+    return tabulate(rows, [label, "Time", "Slowdown", "Verdict", "Why"], tablefmt="pretty")
+
+
+def _memory_answer(found: MemoryChoice) -> str:
+    if found.smallest_bytes is None:
+        return "No memory limit that was tried was enough."
+    doubt = "" if found.settled else " (the budget of runs ended before it was settled: less may do)"
+    return f"The smallest memory that passed: {format_mb(found.smallest_bytes)}{doubt}"
+
+
+def _cpu_answer(found: CpuChoice) -> str:
+    if found.knee_millicores is None or found.cheapest_millicores is None:
+        return "No number of cores can be named: no run ended well."
+    knee, cheapest = format_cores(found.knee_millicores), format_cores(found.cheapest_millicores)
+    return f"More than {knee} cores save little time; cores times time is least with {cheapest}"
 
 
 def pipeline_summary(records: Sequence[OperatorRecord], servers: Sequence[ServerRecord] = ()) -> str:
@@ -270,7 +334,11 @@ def _spread_row(label: str, over: Spread, show: Callable[[float], str]) -> list[
 
 
 def _resource_cells(advice: Recommendation) -> tuple[str, str]:
-    return requests_text(advice.requests) if advice.status is Advice.OK else ("none", "none")
+    if advice.status is not Advice.OK:
+        return "none", "none"
+    mark = f" ({_MARKED[advice.verified]})" if advice.verified is not None else ""
+    cpu, memory = requests_text(advice.requests)
+    return cpu + mark, memory + mark
 
 
 def _marked(name: str, result: StepResult) -> str:

@@ -1,0 +1,242 @@
+"""Runs operators under limits: to prove a recommendation, and for whoever looks for the smallest that will do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from cpost.measurer import Measurer, Once, Subject
+from cpost.model import (
+    Advice,
+    Enforced,
+    Mount,
+    OperatorRecord,
+    Outcome,
+    Recommendation,
+    Resources,
+    ServerRecord,
+    Step,
+    Trial,
+    Verdict,
+    Verification,
+)
+from cpost.outputs import OutputFolders
+from cpost.spread import baseline_wall_ns
+from cpost.store import RunFolder
+from cpost.trials import MOST_TRIALS, Observed, judge, limits_text, raised, requests_of
+from cpost.units import format_seconds, whole_pages
+
+_PROOFS = ("verified:", "not verified:", "raised:")  # how the reasons begin that an earlier verification left
+_ENDS_ALL = (Outcome.INTERRUPTED, Outcome.ENGINE_LOST)
+
+
+class TrialAudience(Protocol):
+    """Who is shown runs under limits."""
+
+    def trial_begins(self, operator: str, limits: str) -> None:
+        """An operator is about to be run under these limits."""
+
+    def trial_ends(self, trial: Trial) -> None:
+        """It ended."""
+
+
+class LimitedRuns:
+    """Runs operators under limits, one run after the other, and judges each.
+
+    Args:
+        scratch: where they write, so that the outputs of the run without limits stay; None = where the pipeline does.
+        word: what the series of these runs are called.
+        max_slowdown: how much longer than without limits, as a share.
+    """
+
+    def __init__(
+        self,
+        measurer: Measurer,
+        subject: Subject,
+        folder: RunFolder,
+        scratch: OutputFolders | None,
+        audience: TrialAudience,
+        word: str,
+        max_slowdown: float,
+    ) -> None:
+        self._measurer = measurer
+        self._subject = subject
+        self._folder = folder
+        self._scratch = scratch
+        self._audience = audience
+        self._word = word
+        self.max_slowdown = max_slowdown
+
+    def run(
+        self, step: Step, enforced: Sequence[Enforced], number: int, earlier: int, baseline_ns: int | None
+    ) -> Trial:
+        """Run a step under limits, in output folders that are empty at first.
+
+        Args:
+            enforced: on the operator, then on its own servers.
+            number: of this run among those under limits, from 1.
+            earlier: how often the step was run at all.
+            baseline_ns: its time without limits.
+        """
+        own, *servers = map(limits_text, enforced)
+        names = (each.name for each in enforced[1:])
+        beside = (f"{name} with {text}" for name, text in zip(names, servers, strict=True))
+        self._audience.trial_begins(step.operator, "; ".join([own, *beside]))
+        limited = _limited(step, enforced)
+        if self._scratch is not None:
+            limited = _moved(limited, self._scratch.root)
+        self._subject.renew(limited, self._scratch)
+        once = self._measurer.once(limited, earlier, (), partial(self._folder.open_trial, self._word, number))
+        trial = judge(_observed(once), enforced, baseline_ns, self.max_slowdown)
+        self._audience.trial_ends(trial)
+        return trial
+
+
+class Verifier:
+    """Proves recommendations by running operators with them as limits, raising those that do not hold.
+
+    Args:
+        runs: runs under limits.
+    """
+
+    def __init__(self, runs: LimitedRuns) -> None:
+        self._runs = runs
+
+    def verify(self, step: Step, record: OperatorRecord, baseline_ns: int | None = None) -> OperatorRecord:
+        """Run a step with its recommendation enforced, again with higher limits where that does not hold.
+
+        Args:
+            record: of the step's run without limits; without a recommendation there is nothing to prove.
+            baseline_ns: its time without limits; None = the record's.
+
+        Returns:
+            The record with the verification and the recommendation that came of it.
+        """
+        if record.recommendation.status is not Advice.OK:
+            return record
+        baseline_ns = baseline_ns or baseline_wall_ns(record)
+        enforced, why = _recommended(step, record), list[str]()
+        trials: list[Trial] = []
+        earlier = len(record.repeats) or 1
+        while True:
+            trials.append(self._runs.run(step, enforced, len(trials) + 1, earlier + len(trials), baseline_ns))
+            if trials[-1].result.outcome in _ENDS_ALL:
+                return record
+            higher = raised(trials[-1])
+            if trials[-1].verdict is Verdict.HOLDS or higher is None or len(trials) == MOST_TRIALS:
+                break
+            enforced, reason = higher
+            why.append(reason)
+        found = Verification(trials[-1].verdict, baseline_ns, self._runs.max_slowdown, tuple(trials))
+        return _proven(record, found, why)
+
+
+def _recommended(step: Step, record: OperatorRecord) -> tuple[Enforced, ...]:
+    """What is recommended for an operator and for its own servers; nothing for one without a recommendation."""
+    servers = {server.name: server.recommendation for server in record.servers}
+    own = [server for server in step.servers if not server.shared]
+    return (
+        _enforced(step.operator, record.recommendation),
+        *(_enforced(server.step.operator, servers[server.name]) for server in own if server.name in servers),
+    )
+
+
+def _enforced(name: str, advice: Recommendation) -> Enforced:
+    if advice.status is not Advice.OK:
+        return Enforced(name, Resources())
+    requests = advice.requests
+    return Enforced(name, Resources(requests.cpu_millicores, requests.memory_bytes), advice.dev_shm_bytes)
+
+
+def _limited(step: Step, enforced: Sequence[Enforced]) -> Step:
+    """The step, and its servers, with these limits."""
+    limits = {each.name: each for each in enforced}
+    servers = tuple(replace(server, step=_limited(server.step, enforced)) for server in step.servers)
+    own = limits.get(step.operator)
+    if own is None:
+        return replace(step, servers=servers)
+    return replace(
+        step,
+        servers=servers,
+        cpu_limit_millicores=own.limits.cpu_millicores or 0,
+        memory_limit_bytes=whole_pages(own.limits.memory_bytes) if own.limits.memory_bytes else step.memory_limit_bytes,
+        shm_bytes=own.dev_shm_bytes or step.shm_bytes,
+    )
+
+
+def _moved(step: Step, root: Path) -> Step:
+    """The step with all that it writes below another folder."""
+    before = Path(step.output_folders[0]).parent
+    outputs = {source: str(root / Path(source).relative_to(before)) for source in step.output_folders}
+    shared = {
+        source: str(root / f"{step.operator}__shared" / str(number))
+        for number, source in enumerate(step.shared_folders)
+    }
+    places = {**outputs, **shared}
+
+    def mounts(all_mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+        return tuple(replace(mount, source=places.get(mount.source, mount.source)) for mount in all_mounts)
+
+    servers = (replace(each, step=replace(each.step, mounts=mounts(each.step.mounts))) for each in step.servers)
+    return replace(
+        step,
+        mounts=mounts(step.mounts),
+        output_folders=tuple(outputs.values()),
+        shared_folders=tuple(places[source] for source in step.shared_folders),
+        servers=tuple(servers),
+    )
+
+
+def _observed(once: Once) -> Observed:
+    servers = tuple(server.result for server in once.servers)
+    return Observed(once.result, once.usage, once.last, servers, once.series_file)
+
+
+def _proven(record: OperatorRecord, found: Verification, why: Sequence[str]) -> OperatorRecord:
+    """The record with what was tried last as its recommendation, marked with what became of it."""
+    last = found.trials[-1]
+    said = {
+        Verdict.HOLDS: f"verified: held in a run under these limits{_time(last)}",
+        Verdict.SLOW: f"not verified: under these limits it {last.cause}",
+        Verdict.BROKEN: f"not verified: under these limits it failed ({last.cause})",
+    }[found.verdict]
+    reasons = [said, *(f"raised: {reason}" for reason in why)]
+    limits = {each.name: each for each in last.enforced}
+
+    def server(each: ServerRecord) -> ServerRecord:
+        enforced = limits.get(f"{record.operator}__{each.name}")
+        return replace(each, recommendation=_marked(each.recommendation, enforced, found, reasons))
+
+    servers = tuple(map(server, record.servers))
+    advice = _marked(record.recommendation, last.enforced[0], found, reasons)
+    return replace(record, recommendation=advice, verification=found, servers=servers)
+
+
+def _marked(
+    advice: Recommendation, enforced: Enforced | None, found: Verification, reasons: Sequence[str]
+) -> Recommendation:
+    if enforced is None or advice.status is not Advice.OK:
+        return advice
+    # A limit that the policy sets is the request it was made of, or lies open.
+    limits = replace(
+        advice.limits,
+        cpu_millicores=enforced.limits.cpu_millicores if advice.limits.cpu_millicores is not None else None,
+        memory_bytes=enforced.limits.memory_bytes if advice.limits.memory_bytes is not None else None,
+    )
+    return replace(
+        advice,
+        requests=requests_of(enforced, advice.requests),
+        limits=limits,
+        dev_shm_bytes=enforced.dev_shm_bytes,
+        reasons=(*(reason for reason in advice.reasons if not reason.startswith(_PROOFS)), *reasons),
+        verified=found.verdict,
+    )
+
+
+def _time(trial: Trial) -> str:
+    if trial.slowdown is None or trial.result.wall_ns is None:
+        return ""
+    return f" ({format_seconds(trial.result.wall_ns)}, {trial.slowdown * 100:+.1f} %)"

@@ -1,0 +1,50 @@
+"""What is looked at before anything starts: a run should not end over a typing error after an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cpost.definition.models import models_to_load
+from cpost.errors import UsageError
+from cpost.model import Options, Pipeline
+
+
+def check_runnable(pipeline: Pipeline) -> None:
+    """Refuse a pipeline with an operator that cannot be run."""
+    for operator in pipeline.operators:
+        for reason in operator.unsupported:
+            raise UsageError(
+                f"operator {operator.name} cannot be run here: {reason}",
+                f"`cpost plan {pipeline.file}` shows the whole graph; size the pipeline without that operator for now",
+            )
+
+
+def models_of(pipeline: Pipeline, options: Options) -> Mapping[str, tuple[str, ...]]:
+    """What is to be loaded for each operator; the model repository is looked at before anything starts."""
+    asking = [operator for operator in pipeline.operators if operator.models]
+    if options.models_dir is not None:
+        return models_to_load(pipeline, Path(options.models_dir))
+    for operator in asking:
+        raise UsageError(
+            f"operator {operator.name} asks for model {operator.models[0]}, and there is no model repository",
+            "name the folder that holds the models: --models_dir DIR",
+        )
+    return {}
+
+
+def check_folders(options: Options) -> None:
+    """Refuse folders that are not there, or that may not be written to."""
+    for what, name in (("input folder", options.input_dir), ("models folder", options.models_dir)):
+        if name is not None and not Path(name).is_dir():
+            raise UsageError(f"the {what} {name} is not there, or is no folder", f"name the {what}'s path")
+    payload = Path(options.input_dir).resolve()
+    for option, name in (("--metrics_dir", options.metrics_dir), ("--outputs_dir", options.outputs_dir)):
+        if name is None:
+            continue
+        if Path(name).exists() and not Path(name).is_dir():
+            raise UsageError(f"{name} is a file, not a folder", f"name a folder for {option}, new or empty")
+        if Path(name).resolve().is_relative_to(payload):
+            raise UsageError(
+                f"{option} {name} lies in the input folder, which the operators read", "name another folder"
+            )

@@ -1,0 +1,182 @@
+"""What a run under limits says: whether it held, why not, and which limit is to be raised by how much. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cpost.model import Enforced, Outcome, Resources, Sample, StepResult, Trial, Usage, Verdict
+from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_S, NS_PER_US, format_cores, format_mb, round_up
+
+MOST_TRIALS = 4  # the recommendation, and three raises
+# A start takes some 10 ms more or less, whatever the operator: less than this is no slowdown.
+GRAIN_NS = NS_PER_S // 10
+_PERIOD_NS = 100 * NS_PER_MS  # of the CPU scheduler's quota, where nobody says otherwise (engines do not)
+_THROTTLED = 0.05
+_STALLED = 0.05
+_NEAR_LIMIT = 0.95
+_MEMORY_FACTOR_PERCENT, _MEMORY_STEP_BYTES = 150, 16 * MB
+_CPU_FACTOR_PERCENT = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One run of an operator and its servers, as it was measured.
+
+    Attributes:
+        last: its last sample.
+        servers: how they ended.
+    """
+
+    result: StepResult
+    usage: Usage | None
+    last: Sample | None
+    servers: tuple[StepResult, ...] = ()
+    series_file: str = ""
+
+
+def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | None, max_slowdown: float) -> Trial:
+    """Say whether an operator held under its limits.
+
+    Args:
+        enforced: on the operator, then on its servers.
+        baseline_wall_ns: its time without them.
+        max_slowdown: how much longer it may take, as a share; a tenth of a second is never held against it.
+    """
+    slowdown = _slowdown(run.result, baseline_wall_ns)
+    trial = Trial(
+        enforced=tuple(enforced),
+        verdict=Verdict.HOLDS,
+        cause="",
+        result=run.result,
+        usage=run.usage,
+        slowdown=slowdown,
+        throttled_share=throttled_share(run.result),
+        stalled_share=_stalled_share(run),
+        servers=run.servers,
+        series_file=run.series_file,
+    )
+    broken = _broken(trial)
+    if broken:
+        return replace(trial, verdict=Verdict.BROKEN, cause=broken)
+    allowed = max(max_slowdown, GRAIN_NS / baseline_wall_ns) if baseline_wall_ns else max_slowdown
+    if slowdown is not None and slowdown > allowed:
+        return replace(trial, verdict=Verdict.SLOW, cause=_slow(trial, slowdown))
+    return trial
+
+
+def _broken(trial: Trial) -> str:
+    result = trial.result
+    if result.outcome is not Outcome.COMPLETED:
+        return result.cause or result.outcome.value
+    for each, name in zip((result, *trial.servers), trial.enforced, strict=False):
+        if each.totals is not None and each.totals.oom_kills:
+            return f"a process of {name.name} was killed for memory"
+    return ""
+
+
+def _slow(trial: Trial, slowdown: float) -> str:
+    parts = [f"took {slowdown * 100:.0f} % longer"]
+    if trial.throttled_share is not None:
+        parts.append(f"held back by its CPU limit in {trial.throttled_share * 100:.0f} % of the time")
+    if trial.stalled_share is not None:
+        parts.append(f"waiting for memory in {trial.stalled_share * 100:.0f} %")
+    return ", ".join(parts)
+
+
+def _slowdown(result: StepResult, baseline_wall_ns: int | None) -> float | None:
+    if result.wall_ns is None or not baseline_wall_ns:
+        return None
+    return result.wall_ns / baseline_wall_ns - 1
+
+
+def throttled_share(result: StepResult) -> float | None:
+    """Of the scheduler's periods in a life, those in which the quota ran out; None where nobody counted."""
+    if result.totals is None or result.totals.throttled_periods is None or not result.wall_ns:
+        return None
+    return min(1.0, result.totals.throttled_periods * _PERIOD_NS / result.wall_ns)
+
+
+def _stalled_share(run: Observed) -> float | None:
+    detail = run.last.detail if run.last is not None else None
+    if detail is None or detail.psi_memory_some_us is None or not run.result.wall_ns:
+        return None
+    return detail.psi_memory_some_us * NS_PER_US / run.result.wall_ns
+
+
+# ---------------------------------------------------------------- raising
+
+
+def raised(trial: Trial) -> tuple[tuple[Enforced, ...], str] | None:
+    """Higher limits for another try, and why; None where no limit seems to be to blame.
+
+    The rule: memory by half, rounded up to 16 MB, for a container that was killed for memory, or that waited for memory
+    in over 5 % of the time; CPU by half, at least a core, where its quota ran out in over 5 % of the periods; /dev/shm
+    to the double where it was full. An operator that failed otherwise gets half as much memory again, as some
+    programs answer a refused allocation by failing.
+    """
+    if trial.verdict is Verdict.SLOW:
+        return _raised_for_speed(trial)
+    results = zip(trial.enforced, (trial.result, *trial.servers), strict=False)
+    killed = [each for each, result in results if _killed(result)]
+    if killed:
+        higher = tuple(_more_memory(each) if each in killed else each for each in trial.enforced)
+        return higher, f"memory of {', '.join(each.name for each in killed)} by half: killed for memory"
+    own, *others = trial.enforced
+    shm_peak = trial.usage.dev_shm_peak_bytes if trial.usage else None
+    if own.dev_shm_bytes and shm_peak is not None and shm_peak >= _NEAR_LIMIT * own.dev_shm_bytes:
+        return (replace(own, dev_shm_bytes=2 * own.dev_shm_bytes), *others), "shared memory to the double: it was full"
+    if trial.result.outcome is Outcome.FAILED and own.limits.memory_bytes:
+        return (_more_memory(own), *others), "memory by half: it failed without being killed"
+    return None
+
+
+def _raised_for_speed(trial: Trial) -> tuple[tuple[Enforced, ...], str] | None:
+    own, *others = trial.enforced
+    if own.limits.cpu_millicores and (trial.throttled_share or 0) > _THROTTLED:
+        return (_more_cpu(own), *others), "CPU by half: it was held back by its limit"
+    for place, result in enumerate(trial.servers):
+        server = others[place]
+        if server.limits.cpu_millicores and (throttled_share(result) or 0) > _THROTTLED:
+            others[place] = _more_cpu(server)
+            return (own, *others), f"CPU of {server.name} by half: it was held back by its limit"
+    peak = trial.usage.memory_bytes.maximum if trial.usage else None
+    at_limit = own.limits.memory_bytes and peak is not None and peak >= _NEAR_LIMIT * own.limits.memory_bytes
+    if at_limit or (trial.stalled_share or 0) > _STALLED:
+        return (_more_memory(own), *others), "memory by half: it was at its limit"
+    return None
+
+
+def _killed(result: StepResult) -> bool:
+    return result.outcome is Outcome.OOM_KILLED or bool(result.totals and result.totals.oom_kills)
+
+
+def _more_memory(each: Enforced) -> Enforced:
+    memory = each.limits.memory_bytes
+    if memory is None:
+        return each
+    higher = round_up(-(-memory * _MEMORY_FACTOR_PERCENT // 100), _MEMORY_STEP_BYTES)
+    return replace(each, limits=replace(each.limits, memory_bytes=higher))
+
+
+def _more_cpu(each: Enforced) -> Enforced:
+    cpu = each.limits.cpu_millicores or 0
+    higher = max(cpu + MILLICORES_PER_CORE, round_up(cpu * _CPU_FACTOR_PERCENT // 100, MILLICORES_PER_CORE))
+    return replace(each, limits=replace(each.limits, cpu_millicores=higher))
+
+
+def limits_text(each: Enforced) -> str:
+    """ "cpu 1, memory 256.000 MB, /dev/shm 67.109 MB"."""
+    parts = []
+    if each.limits.cpu_millicores is not None:
+        parts.append(f"cpu {format_cores(each.limits.cpu_millicores)}")
+    if each.limits.memory_bytes is not None:
+        parts.append(f"memory {format_mb(each.limits.memory_bytes)}")
+    if each.dev_shm_bytes is not None:
+        parts.append(f"shared memory {format_mb(each.dev_shm_bytes)}")
+    return ", ".join(parts) or "no limits"
+
+
+def requests_of(each: Enforced, before: Resources) -> Resources:
+    """A recommendation's requests with what was enforced in their place; GPUs are not limited."""
+    return replace(before, cpu_millicores=each.limits.cpu_millicores, memory_bytes=each.limits.memory_bytes)
