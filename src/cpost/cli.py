@@ -6,7 +6,6 @@ Only click and light modules are imported at the top, so that `cpost --help` ans
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -171,7 +170,7 @@ def search(
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     interrupts = Interrupts(console.announce_signal)
     both = not (memory or cpu)
-    plan = SearchPlan(frozenset(operators), memory or both, cpu or both, max_runs, os.cpu_count() or 1)
+    plan = SearchPlan(frozenset(operators), memory or both, cpu or both, max_runs)
     with interrupts.installed():
         result = session.search_pipeline(pipeline, options_of(chosen), plan, console, interrupts)
     _require_output(console)

@@ -282,6 +282,7 @@ class Execution:
             options=self._options,
             interrupts=self._interrupts,
             audience=self._observer,
+            cores=cpus,
             scratch=OutputFolders(self._work / "trials", overwrite=True),
             keep=keep,
         )

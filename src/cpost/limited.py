@@ -27,8 +27,9 @@ from cpost.outputs import OutputFolders
 from cpost.spread import baseline_wall_ns
 from cpost.store import RunFolder
 from cpost.trials import MOST_TRIALS, Observed, judge, limits_text, raised, requests_of
-from cpost.units import format_seconds, whole_pages
+from cpost.units import MIB, MILLICORES_PER_CORE, format_seconds, whole_pages
 
+_LEAST_BYTES = 6 * MIB  # Docker's own minimum
 _PROOFS = ("verified:", "not verified:", "raised:")  # how the reasons begin that an earlier verification left
 _ENDS_ALL = (Outcome.INTERRUPTED, Outcome.ENGINE_LOST)
 
@@ -50,6 +51,7 @@ class LimitedRuns:
         scratch: where they write, so that the outputs of the run without limits stay; None = where the pipeline does.
         word: what the series of these runs are called.
         max_slowdown: how much longer than without limits, as a share.
+        cores: how many the host has.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LimitedRuns:
         audience: TrialAudience,
         word: str,
         max_slowdown: float,
+        cores: int,
     ) -> None:
         self._measurer = measurer
         self._subject = subject
@@ -69,6 +72,7 @@ class LimitedRuns:
         self._audience = audience
         self._word = word
         self.max_slowdown = max_slowdown
+        self.cores = cores
 
     def run(
         self, step: Step, enforced: Sequence[Enforced], number: int, earlier: int, baseline_ns: int | None
@@ -118,7 +122,7 @@ class Verifier:
         if record.recommendation.status is not Advice.OK:
             return record
         baseline_ns = baseline_ns or baseline_wall_ns(record)
-        enforced, why = _recommended(step, record), list[str]()
+        enforced, why = _possible(_recommended(step, record), step, self._runs.cores), list[str]()
         trials: list[Trial] = []
         earlier = len(record.repeats) or 1
         while True:
@@ -128,8 +132,11 @@ class Verifier:
             higher = raised(trials[-1])
             if trials[-1].verdict is Verdict.HOLDS or higher is None or len(trials) == MOST_TRIALS:
                 break
-            enforced, reason = higher
-            why.append(reason)
+            possible = _possible(higher[0], step, self._runs.cores)
+            if possible == enforced:
+                break
+            enforced = possible
+            why.append(higher[1])
         found = Verification(trials[-1].verdict, baseline_ns, self._runs.max_slowdown, tuple(trials))
         return _proven(record, found, why)
 
@@ -149,6 +156,20 @@ def _enforced(name: str, advice: Recommendation) -> Enforced:
         return Enforced(name, Resources())
     requests = advice.requests
     return Enforced(name, Resources(requests.cpu_millicores, requests.memory_bytes), advice.dev_shm_bytes)
+
+
+def _possible(enforced: Sequence[Enforced], step: Step, cores: int) -> tuple[Enforced, ...]:
+    """What engine and host can enforce: no less memory than a container starts with, no more than there is."""
+
+    def clamped(each: Enforced) -> Enforced:
+        cpu, memory = each.limits.cpu_millicores, each.limits.memory_bytes
+        if cpu is not None:
+            cpu = min(cpu, cores * MILLICORES_PER_CORE)
+        if memory is not None:
+            memory = max(_LEAST_BYTES, min(memory, step.memory_limit_bytes or memory))
+        return replace(each, limits=Resources(cpu, memory))
+
+    return tuple(map(clamped, enforced))
 
 
 def _limited(step: Step, enforced: Sequence[Enforced]) -> Step:

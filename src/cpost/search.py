@@ -37,14 +37,12 @@ class SearchPlan:
     Attributes:
         operators: whose; empty = all.
         most_runs: under limits, for each operator.
-        cores: how many the host has.
     """
 
     operators: frozenset[str]
     memory: bool
     cpu: bool
     most_runs: int
-    cores: int
 
 
 class _Spent(Exception):
@@ -152,7 +150,7 @@ class _One:
         """At 1, 2, 4 ... cores up to all of the host, until more of them save nothing."""
         trials: list[Trial] = []
         try:
-            for millicores in doublings(self._plan.cores):
+            for millicores in doublings(self._runs.cores):
                 trials.append(self._run(Resources(cpu_millicores=millicores)))
                 if not _still_gains(trials):
                     break

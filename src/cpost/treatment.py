@@ -26,6 +26,7 @@ class Workshop:
     """What a treatment works with.
 
     Attributes:
+        cores: how many the host has.
         scratch: where runs write whose outputs nobody reads.
         keep: puts an operator's record on disk as it is so far.
     """
@@ -36,6 +37,7 @@ class Workshop:
     options: Options
     interrupts: Interrupts
     audience: Audience
+    cores: int
     scratch: OutputFolders
     keep: Callable[[OperatorRecord], None]
 
@@ -49,7 +51,14 @@ class Workshop:
     def limited(self, word: str, scratch: OutputFolders | None) -> LimitedRuns:
         """Runs under limits."""
         return LimitedRuns(
-            self.measurer, self.subject, self.folder, scratch, self.audience, word, self.options.max_slowdown
+            self.measurer,
+            self.subject,
+            self.folder,
+            scratch,
+            self.audience,
+            word,
+            self.options.max_slowdown,
+            self.cores,
         )
 
 
