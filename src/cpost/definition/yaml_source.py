@@ -8,8 +8,11 @@ keys. Everything that the library raises leaves here as a DefinitionError with a
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import yaml
 from yaml.parser import Parser
@@ -48,11 +51,66 @@ def parse(data: bytes, file: str, findings: Findings) -> Node | None:
     Raises:
         DefinitionError: not text or not YAML, or larger or deeper than a definition can be.
     """
-    text = _decode(data, file)
+    with _tokens(_decode(data, file), file, MAX_TOKENS) as tokens:
+        return _Composer(tokens, file, findings).document()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One event of the parser with its place: `text[start:end]`, which begins with anchor and tag where there are any.
+
+    Attributes:
+        end: of a list or mapping: where the opening bracket ends, or `start` in block style.
+        style: of a scalar: its quote, "|" or ">"; empty = plain.
+        flow: a list or mapping in brackets, as in JSON.
+    """
+
+    kind: Literal["document", "scalar", "list", "mapping", "end", "alias"]
+    start: int
+    end: int
+    value: str = ""
+    anchor: str | None = None
+    tag: str | None = None
+    style: str = ""
+    flow: bool = False
+
+
+def pieces(text: str, file: str, max_tokens: int) -> Iterator[Piece]:
+    """Read any number of YAML documents event by event, nothing interpreted; each begins with a "document".
+
+    Raises:
+        DefinitionError: not YAML, or more than `max_tokens` parts.
+    """
+    with _tokens(text, file, max_tokens) as tokens:
+        while not tokens.check_event(yaml.StreamEndEvent):
+            piece = _piece(tokens.take())
+            if piece is not None:
+                yield piece
+
+
+def _piece(event: yaml.Event) -> Piece | None:
+    assert event.start_mark is not None
+    assert event.end_mark is not None
+    start, end = event.start_mark.index, event.end_mark.index
+    if isinstance(event, yaml.DocumentStartEvent):
+        return Piece("document", start, end)
+    if isinstance(event, yaml.AliasEvent):
+        return Piece("alias", start, end, anchor=event.anchor)
+    if isinstance(event, yaml.ScalarEvent):
+        return Piece("scalar", start, end, event.value, event.anchor, event.tag, event.style or "")
+    if isinstance(event, yaml.CollectionStartEvent):
+        kind: Literal["list", "mapping"] = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
+        return Piece(kind, start, end, anchor=event.anchor, tag=event.tag, flow=bool(event.flow_style))
+    return Piece("end", start, end) if isinstance(event, yaml.CollectionEndEvent) else None
+
+
+@contextlib.contextmanager
+def _tokens(text: str, file: str, limit: int) -> Iterator[_Tokens]:
+    """The parser over a text; whatever it raises within leaves as a DefinitionError."""
     tokens: _Tokens | None = None
     try:
-        tokens = _Tokens(text, file)
-        return _Composer(tokens, file, findings).document()
+        tokens = _Tokens(text, file, limit)
+        yield tokens
     except ReaderError as error:
         message = f"character U+{_code(error):04X} is not allowed in YAML"
         raise _failure(_place(file, text, error.position), message, _control_hint(error)) from error
@@ -137,19 +195,20 @@ def _syntax_hint(lines: str, problem: str) -> str:
 class _Tokens(Reader, Scanner, Parser):
     """PyYAML's scanner and parser over a text, with a limit on the work they do."""
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, limit: int) -> None:
         Reader.__init__(self, text)
         Scanner.__init__(self)
         Parser.__init__(self)
         self._file = file
+        self._limit = limit
         self._fetched = 0
 
     def fetch_more_tokens(self) -> None:
         """Count what the parser asks for: every loop in it ends here."""
         self._fetched += 1
-        if self._fetched > MAX_TOKENS:
+        if self._fetched > self._limit:
             place = Origin(self._file, self.line + 1, self.column + 1)
-            raise _failure(place, f"the file has more than {MAX_TOKENS} parts, too many for a definition")
+            raise _failure(place, f"the file has more than {self._limit} parts, too many for a definition")
         super().fetch_more_tokens()
 
     def take(self) -> yaml.Event:

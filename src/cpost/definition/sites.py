@@ -1,0 +1,420 @@
+"""Where a file states the resources of its containers: Clara, Kubernetes, Argo Workflows and Docker Compose.
+
+What a file is follows from its content, document by document. Each container gets the name by which a run knows it:
+
+    Clara              the operator's name; a service of it: <operator>__<service>
+    Docker Compose     the service's name
+    Kubernetes, Argo   the container's name (the main container of an Argo template: the template's) where that is
+                       unique in the file; else <name of the object>.<container>; else <kind>.<name>.<container>
+
+with "-" in the place of every character but A-Z a-z 0-9 _ . and -.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+from cpost.definition.marks import Alias, Mapping, Node, Sequence, Source, read_source, resolved
+from cpost.definition.quantities import (
+    parse_compose_cpus,
+    parse_compose_memory,
+    parse_kubernetes_cpu,
+    parse_kubernetes_memory,
+)
+from cpost.errors import DefinitionError, Problem
+from cpost.model import ALL_GPUS, Origin, Resources
+from cpost.units import MB, MILLICORES_PER_CORE
+
+KeyPath = tuple[str, ...]
+_TEMPLATE = ("spec", "template", "spec")
+_POD_PATHS: dict[str, KeyPath] = {
+    "Pod": ("spec",),
+    "PodTemplate": ("template", "spec"),
+    "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
+    **dict.fromkeys(
+        ("Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Rollout"), _TEMPLATE
+    ),
+}
+_ARGO_SPECS: dict[str, KeyPath] = {
+    **dict.fromkeys(("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate"), ("spec",)),
+    "CronWorkflow": ("spec", "workflowSpec"),
+}
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+_GPU = "nvidia.com/gpu"
+_VARIABLE = re.compile(r"\$[{(A-Za-z_]|\{\{")
+
+
+class Format(str, Enum):
+    """Whose file it is, for people."""
+
+    CLARA = "Clara"
+    KUBERNETES = "Kubernetes"
+    ARGO = "Argo"
+    COMPOSE = "Docker Compose"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """A container in a file.
+
+    Attributes:
+        container: the mapping that its resources are stated below.
+        document: number of the YAML document from 0; `path` leads from its root to the container.
+        uses: names of the tasks and steps that run an Argo template.
+        fallback: what applies where the container itself states nothing (defaults of an Argo workflow, the service
+            that a Compose service extends).
+        blocked: why nothing may be written here; empty = it may.
+    """
+
+    name: str
+    format: Format
+    container: Mapping
+    document: int
+    path: tuple[str | int, ...]
+    origin: Origin
+    uses: tuple[str, ...] = ()
+    fallback: Mapping | None = None
+    blocked: str = ""
+
+
+def declared(path: str | Path) -> dict[str, tuple[Resources, Resources, Origin]]:
+    """What a file asks for today.
+
+    Returns:
+        Requests, limits and place of each container by its name. An amount is None where the file states none or
+        holds a variable. In Kubernetes a limit without a request is the request, too.
+
+    Raises:
+        DefinitionError: the file cannot be read, or no container is in it.
+    """
+    return {site.name: (*amounts(site), site.origin) for site in find_sites(read_source(path))}
+
+
+def find_sites(source: Source) -> tuple[Site, ...]:
+    """The containers of a file in the order written; those that nothing tells apart have the same name and are blocked.
+
+    Raises:
+        DefinitionError: no container is in it.
+    """
+    found: list[_Found] = []
+    for number, root in enumerate(source.documents):
+        place = _Place(root)
+        if isinstance(place.node, Mapping):
+            found += (replace(each, document=number) for each in _of_document(place.node, place))
+    if not found:
+        hint = "cpost knows Clara pipelines, Kubernetes workloads, Argo workflows and Docker Compose files"
+        raise DefinitionError([Problem(source.file, 1, 1, "no container is stated in this file", hint)])
+    names = _names(found)
+    known = Counter(names)
+    return tuple(
+        Site(
+            name,
+            each.format,
+            each.place.node,
+            each.document,
+            each.place.path,
+            source.origin(each.place.node.start),
+            each.uses,
+            each.fallback,
+            _blocked(each, ambiguous=known[name] > 1),
+        )
+        for name, each in zip(names, found, strict=True)
+        if isinstance(each.place.node, Mapping)
+    )
+
+
+# ---------------------------------------------------------------- walking
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A node with the way to it; `taken` = an alias or a merge key lies on the way, so it is written elsewhere."""
+
+    written: Node
+    path: tuple[str | int, ...] = ()
+    taken: bool = False
+
+    @property
+    def node(self) -> Node:
+        return resolved(self.written)
+
+    def down(self, *keys: str) -> _Place | None:
+        """The node below; None where there is none."""
+        place: _Place | None = self
+        for key in keys:
+            place = place._step(key) if place else None
+        return place
+
+    def _step(self, key: str) -> _Place | None:
+        node = self.node
+        if not isinstance(node, Mapping):
+            return None
+        own = node.own(key)
+        child = own if own is not None else node.merged(key)
+        taken = self.taken or own is None or isinstance(own, Alias)
+        return None if child is None or resolved(child).is_null else _Place(child, (*self.path, key), taken)
+
+    def items(self, *keys: str) -> Iterator[_Place]:
+        """The items of the list below."""
+        place = self.down(*keys)
+        node = place.node if place else None
+        for index, item in enumerate(node.items if place and isinstance(node, Sequence) else ()):
+            assert place is not None
+            yield _Place(item, (*place.path, index), place.taken or isinstance(item, Alias))
+
+    def text(self, *keys: str) -> str:
+        """The text of the scalar below; empty where there is none."""
+        node = self.node
+        return (node.text(*keys) or "") if isinstance(node, Mapping) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A container before names are given; the first of `names` that is unique becomes its own."""
+
+    format: Format
+    place: _Place
+    names: tuple[str, ...]
+    document: int = 0
+    uses: tuple[str, ...] = ()
+    fallback: Mapping | None = None
+    blocked: str = ""
+
+
+def _names(found: list[_Found]) -> list[str]:
+    levels = max(len(each.names) for each in found)
+    counts = [Counter(each.names[min(level, len(each.names) - 1)] for each in found) for level in range(levels)]
+    return [
+        next((name for name, count in zip(each.names, counts, strict=False) if count[name] == 1), each.names[-1])
+        for each in found
+    ]
+
+
+def _blocked(found: _Found, *, ambiguous: bool) -> str:
+    if found.blocked:
+        return found.blocked
+    if ambiguous:
+        return "another container of the file has the same name, and nothing tells the two apart"
+    return "the container is written elsewhere and taken from there by an alias" if found.place.taken else ""
+
+
+def _of_document(root: Mapping, place: _Place) -> Iterator[_Found]:
+    kind, version = root.text("kind"), root.text("apiVersion")
+    if kind is not None and version is not None:
+        yield from _of_object(place, kind, version)
+    elif root.get("operators") is not None:
+        yield from _clara(place)
+    elif isinstance(root.get("services"), Mapping):
+        yield from _compose(place)
+
+
+# ---------------------------------------------------------------- Kubernetes and Argo
+
+
+def _of_object(place: _Place, kind: str, version: str) -> Iterator[_Found]:
+    if kind.endswith("List"):
+        for item in place.items("items"):
+            yield from _of_object(item, item.text("kind"), item.text("apiVersion"))
+    elif version.startswith("argoproj.io/") and kind in _ARGO_SPECS:
+        yield from _argo(place, kind)
+    elif kind in _POD_PATHS:
+        spec = place.down(*_POD_PATHS[kind])
+        for container in (each for key in ("initContainers", "containers") for each in _items(spec, key)):
+            yield _Found(Format.KUBERNETES, container, _qualified(place, kind, container.text("name")))
+
+
+def _items(place: _Place | None, *keys: str) -> Iterator[_Place]:
+    return place.items(*keys) if place else iter(())
+
+
+def _qualified(place: _Place, kind: str, container: str, template: str = "") -> tuple[str, ...]:
+    owner = place.text("metadata", "name") or place.text("metadata", "generateName").rstrip("-")
+    names = [container, f"{owner}.{container}", f"{kind.lower()}.{owner}.{container}"]
+    if template:
+        names.append(f"{kind.lower()}.{owner}.{template}.{container}")
+    return tuple(_UNFIT.sub("-", name) for name in names)
+
+
+def _argo(place: _Place, kind: str) -> Iterator[_Found]:
+    spec = place.down(*_ARGO_SPECS[kind])
+    templates = [(each, each.text("name")) for each in _items(spec, "templates")]
+    for template, _ in tuple(templates):
+        templates += (
+            (inline, task.text("name")) for task in _tasks(template) if (inline := task.down("inline")) is not None
+        )
+    uses: dict[str, list[str]] = {}
+    for template, _ in templates:
+        for task in _tasks(template):
+            uses.setdefault(task.text("template") or task.text("templateRef", "template"), []).append(task.text("name"))
+    defaults = spec.down("templateDefaults") if spec else None
+    patched = bool(spec and spec.text("podSpecPatch"))
+    for template, name in templates:
+        for found in _template(place, kind, template, name):
+            fallback = defaults.down(str(found.place.path[-1])) if defaults else None
+            yield replace(
+                found,
+                uses=tuple(dict.fromkeys(uses.get(name, ()))) if found.names[0] == _UNFIT.sub("-", name) else (),
+                fallback=fallback.node if fallback and isinstance(fallback.node, Mapping) else None,
+                blocked="a podSpecPatch may set other resources than these"
+                if patched or template.text("podSpecPatch")
+                else "",
+            )
+
+
+def _tasks(template: _Place) -> Iterator[_Place]:
+    yield from template.items("dag", "tasks")
+    for group in template.items("steps"):
+        # A group of parallel steps is a list; the oldest form has the step itself there.
+        yield from group.items() if isinstance(group.node, Sequence) else (group,)
+
+
+def _template(place: _Place, kind: str, template: _Place, name: str) -> Iterator[_Found]:
+    for key in ("container", "script"):
+        main = template.down(key)
+        if main is not None and isinstance(main.node, Mapping):
+            yield _Found(Format.ARGO, main, _qualified(place, kind, name))
+    for keys in (("containerSet", "containers"), ("initContainers",), ("sidecars",)):
+        for container in template.items(*keys):
+            yield _Found(Format.ARGO, container, _qualified(place, kind, container.text("name"), name))
+
+
+# ---------------------------------------------------------------- Clara and Compose
+
+
+def _clara(place: _Place) -> Iterator[_Found]:
+    for operator in place.items("operators"):
+        name = operator.text("name")
+        # What stands beside an import replaces what is imported.
+        yield _Found(Format.CLARA, operator, (name,), blocked="" if operator.down("requests") else _imported(operator))
+        for service in operator.items("services"):
+            yield _Found(Format.CLARA, service, (f"{name}__{service.text('name')}",), blocked=_imported(service))
+
+
+def _imported(place: _Place) -> str:
+    return f"it is imported from {place.text('import', 'path')}: change it there" if place.down("import") else ""
+
+
+def _compose(place: _Place) -> Iterator[_Found]:
+    services = place.down("services")
+    assert services is not None
+    assert isinstance(services.node, Mapping)
+    for key, _ in services.node.entries:
+        service = services.down(key.value)
+        if service is not None and isinstance(service.node, Mapping):
+            other = service.node.text("extends", "service") or service.node.text("extends")
+            extended = services.node.below(other) if other and not service.node.text("extends", "file") else None
+            name = (_UNFIT.sub("-", key.value),)
+            yield _Found(Format.COMPOSE, service, name, fallback=extended)
+
+
+# ---------------------------------------------------------------- amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One resource in one format.
+
+    Attributes:
+        requests, limits: where it may stand below the container, the preferred place first.
+        parse: text to base units (millicores, bytes, GPUs); raises ValueError.
+    """
+
+    requests: tuple[KeyPath, ...]
+    limits: tuple[KeyPath, ...]
+    parse: Callable[[str], int]
+
+
+def _scaled(factor: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,13}", text):
+            raise ValueError(f"{text!r} is not a whole number")
+        return int(text) * factor
+
+    return parse
+
+
+def _in_kubernetes(resource: str, parse: Callable[[str], int]) -> Quantity:
+    return Quantity((("resources", "requests", resource),), (("resources", "limits", resource),), parse)
+
+
+_RESERVED, _LIMITED = ("deploy", "resources", "reservations"), ("deploy", "resources", "limits")
+_KUBERNETES_QUANTITIES = {
+    "cpu": _in_kubernetes("cpu", parse_kubernetes_cpu),
+    "memory": _in_kubernetes("memory", parse_kubernetes_memory),
+}
+QUANTITIES: dict[Format, dict[str, Quantity]] = {
+    Format.CLARA: {
+        "cpu": Quantity((("requests", "cpu"),), (), _scaled(MILLICORES_PER_CORE)),
+        "memory": Quantity((("requests", "memory"),), (), _scaled(MB)),
+        "gpu": Quantity((("requests", "gpu"),), (), _scaled(1)),
+    },
+    Format.KUBERNETES: _KUBERNETES_QUANTITIES,
+    Format.ARGO: _KUBERNETES_QUANTITIES,
+    Format.COMPOSE: {
+        "cpu": Quantity(((*_RESERVED, "cpus"),), ((*_LIMITED, "cpus"), ("cpus",)), parse_compose_cpus),
+        "memory": Quantity(
+            ((*_RESERVED, "memory"), ("mem_reservation",)),
+            ((*_LIMITED, "memory"), ("mem_limit",)),
+            parse_compose_memory,
+        ),
+    },
+}
+_GPU_QUANTITY = _in_kubernetes(_GPU, _scaled(1))
+
+
+def is_variable(text: str) -> bool:
+    """Whether a value holds something that another tool fills in."""
+    return _VARIABLE.search(text) is not None
+
+
+def amounts(site: Site) -> tuple[Resources, Resources]:
+    """Requests and limits that the container states; see `declared`."""
+    cpu, memory = QUANTITIES[site.format]["cpu"], QUANTITIES[site.format]["memory"]
+    gpus = _gpus(site)
+    limits = Resources(_stated(site, cpu.limits, cpu.parse), _stated(site, memory.limits, memory.parse), gpus)
+    requests = Resources(_stated(site, cpu.requests, cpu.parse), _stated(site, memory.requests, memory.parse), gpus)
+    if site.format is Format.CLARA:
+        return requests, Resources()
+    if site.format is Format.COMPOSE:  # there 0 means unlimited
+        return requests, Resources(limits.cpu_millicores or None, limits.memory_bytes or None, gpus)
+    cores, size = requests.cpu_millicores, requests.memory_bytes
+    requests = Resources(
+        cores if cores is not None else limits.cpu_millicores, size if size is not None else limits.memory_bytes, gpus
+    )
+    return requests, limits
+
+
+def _stated(site: Site, paths: tuple[KeyPath, ...], parse: Callable[[str], int]) -> int | None:
+    texts = (holder.text(*path) for holder in (site.container, site.fallback) if holder for path in paths)
+    text = next((text for text in texts if text is not None), None)
+    try:
+        return None if text is None or is_variable(text) else parse(text)
+    except ValueError:
+        return None
+
+
+def _gpus(site: Site) -> int | None:
+    if site.format is Format.CLARA:
+        gpu = QUANTITIES[Format.CLARA]["gpu"]
+        return _stated(site, gpu.requests, gpu.parse)
+    if site.format is not Format.COMPOSE:
+        return _stated(site, _GPU_QUANTITY.limits + _GPU_QUANTITY.requests, _GPU_QUANTITY.parse)
+    reserved = site.container.below(*_RESERVED)
+    counts = [_device_count(device) for device in (reserved.mappings("devices") if reserved else ())]
+    if ALL_GPUS in counts or site.container.text("gpus") == "all":
+        return ALL_GPUS
+    counts += [_device_count(device) for device in site.container.mappings("gpus")]
+    return sum(counts) if counts else None
+
+
+def _device_count(device: Mapping) -> int:
+    """How many GPUs an entry of a Compose file asks for; without a number it is all of them."""
+    ids, count = device.get("device_ids"), device.text("count")
+    if isinstance(ids, Sequence):
+        return len(ids.items)
+    return int(count) if count and count.isdigit() else ALL_GPUS
