@@ -26,10 +26,10 @@ from cpost.cli_options import (
     slowdown_option,
     triton_options,
 )
-from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, StoreError, UsageError
+from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, UsageError
+from cpost.verdicts import check, compare
 
 if TYPE_CHECKING:
-    from cpost.console import Console
     from cpost.model import Run
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -63,6 +63,8 @@ def cli() -> None:
     cpost plan PIPELINE [INPUT]       show what would be run, without running it
     cpost verify RUN_DIR              run it again under what was recommended
     cpost search PIPELINE INPUT       find the smallest memory and the right number of cores
+    cpost check RUN_DIR [FILE]        fail where declared requests do not fit what was needed
+    cpost compare RUN_A RUN_B         show what differs between two runs
     cpost doctor                      check this host
 
     Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
@@ -88,16 +90,8 @@ def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: 
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
         result = session.size_pipeline(pipeline, options_of(chosen), console, interrupts)
-    _require_output(console)
+    console.require_output()
     _exit(result, interrupts.signum)
-
-
-def _require_output(console: Console) -> None:
-    if console.lost_output is not None:
-        raise StoreError(
-            f"the output could not be written: {console.lost_output.strerror}",
-            "free space where it goes; with --metrics_dir the results are kept in files as well",
-        )
 
 
 def _exit(result: Run, signum: int | None) -> NoReturn:
@@ -126,7 +120,7 @@ def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, ve
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
         result = session.verify_run(run_dir, max_slowdown, console, interrupts)
-    _require_output(console)
+    console.require_output()
     _exit(result, interrupts.signum)
 
 
@@ -173,7 +167,7 @@ def search(
     plan = SearchPlan(frozenset(operators), memory or both, cpu or both, max_runs)
     with interrupts.installed():
         result = session.search_pipeline(pipeline, options_of(chosen), plan, console, interrupts)
-    _require_output(console)
+    console.require_output()
     _exit(result, interrupts.signum)
 
 
@@ -219,7 +213,7 @@ def exec_(
     )
     with interrupts.installed():
         result = size_command(command, name, options, console, interrupts).operators[0].result
-    _require_output(console)
+    console.require_output()
     sys.exit(ExitCode.TIMED_OUT if result.outcome is Outcome.TIMED_OUT else result.exit_code)
 
 
@@ -277,6 +271,10 @@ def doctor() -> None:
         console.finding(finding)
         failed = failed or finding.verdict is Verdict.FAILURE
     sys.exit(ExitCode.ENVIRONMENT if failed else ExitCode.OK)
+
+
+cli.add_command(check)
+cli.add_command(compare)
 
 
 def main() -> NoReturn:

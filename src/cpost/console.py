@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from cpost import store
+from cpost.errors import StoreError
 from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial
 from cpost.report import tables
 from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
@@ -233,6 +234,14 @@ class Console:
         if count > 1:
             text = "killing the operator, still removing everything"
         _announce(signum, text)
+
+    def require_output(self) -> None:
+        """Raise `StoreError` where something could not be shown, and somebody wanted to read on."""
+        if self.lost_output is not None:
+            raise StoreError(
+                f"the output could not be written: {self.lost_output.strerror}",
+                "free space where it goes; with --metrics_dir the results are kept in files as well",
+            )
 
     # ------------------------------------------------------------ pieces
 

@@ -15,26 +15,27 @@ from cpost.model import Doubt, OperatorRecord, Outcome, Repeat, RepeatKind, Spre
 from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.units import MB, NS_PER_S, US_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
-_Read = Callable[[Repeat], float | None]
+Read = Callable[[Repeat], float | None]
 
 
-class _Bound(NamedTuple):
+class Bound(NamedTuple):
     """How far apart figures may be: a share, and what is the clocks' and counters' grain in an operator of any size."""
 
     share: float
     least: float
 
     def width(self, figure: float) -> float:
+        """How far figures of this size may lie apart."""
         return max(self.share * figure, self.least)
 
 
 FEWEST_REPEATS = 3
 TIME_BOUND = 0.20
 MEMORY_BOUND = 0.10
-_TIME_NS = _Bound(TIME_BOUND, NS_PER_S / 10)
-_TIME_US = _Bound(TIME_BOUND, US_PER_S / 10)
-_PERCENT = _Bound(TIME_BOUND, 10)
-_MEMORY = _Bound(MEMORY_BOUND, 5 * MB)
+TIME_NS = Bound(TIME_BOUND, NS_PER_S / 10)
+TIME_US = Bound(TIME_BOUND, US_PER_S / 10)
+PERCENT = Bound(TIME_BOUND, 10)
+MEMORY = Bound(MEMORY_BOUND, 5 * MB)
 
 _TIME_REMEDY = "measure on a quiet host; if it stays, see whether it does the same work each time"
 _MEMORY_REMEDY = "see whether it does the same work each time; more repeats show whether higher peaks come"
@@ -69,7 +70,7 @@ def spreads(repeats: Sequence[Repeat]) -> Spreads | None:
     counted = measured(repeats)
     if len(counted) < 2:
         return None
-    found = Spreads(**{name: spread(read(repeat) for repeat in counted) for name, read in _FIGURES.items()})
+    found = Spreads(**{name: spread(read(repeat) for repeat in counted) for name, read in FIGURES.items()})
     return found if found != Spreads() else None
 
 
@@ -130,7 +131,7 @@ def _need_peak(repeat: Repeat) -> float | None:
     return repeat.usage.need_peak_bytes if repeat.usage else None
 
 
-_FIGURES: dict[str, _Read] = {
+FIGURES: dict[str, Read] = {
     "wall_ns": _wall_ns,
     "cpu_us": _cpu_us,
     "cpu_average_pct": _cpu_average,
@@ -222,11 +223,11 @@ def _cold(counted: Sequence[Repeat]) -> Doubt | None:
     if not counted[0].cold or len(counted) < FEWEST_REPEATS:
         return None
     parts = []
-    if _first_above(counted, _wall_ns, _TIME_NS) and not _first_above(counted, _cpu_us, _TIME_US):
+    if _first_above(counted, _wall_ns, TIME_NS) and not _first_above(counted, _cpu_us, TIME_US):
         parts.append(f"time {_first_and_others(counted, _wall_ns, format_seconds)}")
     need, peaks = _need_peak(counted[0]), _others(counted, _memory_peak)
-    fits = need is not None and bool(peaks) and need - max(peaks) <= _MEMORY.width(max(peaks))
-    if fits and _first_above(counted, _memory_peak, _MEMORY):
+    fits = need is not None and bool(peaks) and need - max(peaks) <= MEMORY.width(max(peaks))
+    if fits and _first_above(counted, _memory_peak, MEMORY):
         parts.append(f"memory peak {_first_and_others(counted, _memory_peak, format_mb)}")
     if not parts:
         return None
@@ -236,28 +237,28 @@ def _cold(counted: Sequence[Repeat]) -> Doubt | None:
     )
 
 
-def _first_above(counted: Sequence[Repeat], read: _Read, bound: _Bound) -> bool:
+def _first_above(counted: Sequence[Repeat], read: Read, bound: Bound) -> bool:
     first, others = read(counted[0]), _others(counted, read)
     return first is not None and bool(others) and first - max(others) > bound.width(max(others))
 
 
-def _first_and_others(counted: Sequence[Repeat], read: _Read, show: Callable[[float], str]) -> str:
+def _first_and_others(counted: Sequence[Repeat], read: Read, show: Callable[[float], str]) -> str:
     return f"{show(read(counted[0]) or 0)}, the others' at most {show(max(_others(counted, read)))}"
 
 
-def _others(counted: Sequence[Repeat], read: _Read) -> list[float]:
+def _others(counted: Sequence[Repeat], read: Read) -> list[float]:
     return [value for repeat in counted[1:] if (value := read(repeat)) is not None]
 
 
 def _unsteady(counted: Sequence[Repeat], *, rates: bool) -> list[Doubt]:
     times = [
-        _apart("wall time", spread(map(_wall_ns, counted)), format_seconds, _TIME_NS),
-        _apart("CPU time", spread(map(_cpu_us, counted)), format_cpu_time, _TIME_US),
-        _apart("highest CPU rate", spread(map(_cpu_maximum, counted)), format_percent, _PERCENT) if rates else "",
+        _apart("wall time", spread(map(_wall_ns, counted)), format_seconds, TIME_NS),
+        _apart("CPU time", spread(map(_cpu_us, counted)), format_cpu_time, TIME_US),
+        _apart("highest CPU rate", spread(map(_cpu_maximum, counted)), format_percent, PERCENT) if rates else "",
     ]
     memory = [
-        _apart("memory peak", spread(map(_memory_peak, counted)), format_mb, _MEMORY),
-        _apart("memory need", spread(map(_need_peak, counted)), format_mb, _MEMORY),
+        _apart("memory peak", spread(map(_memory_peak, counted)), format_mb, MEMORY),
+        _apart("memory need", spread(map(_need_peak, counted)), format_mb, MEMORY),
     ]
     return [
         Doubt(f"repeats differ by more than {bound:.0%} of their median: {', '.join(filter(None, found))}", remedy)
@@ -266,7 +267,7 @@ def _unsteady(counted: Sequence[Repeat], *, rates: bool) -> list[Doubt]:
     ]
 
 
-def _apart(label: str, over: Spread | None, show: Callable[[float], str], bound: _Bound) -> str:
+def _apart(label: str, over: Spread | None, show: Callable[[float], str], bound: Bound) -> str:
     """What is said of a figure whose spread is above the bound; empty for others."""
     if over is None or over.maximum - over.minimum <= bound.width(over.median):
         return ""

@@ -30,6 +30,7 @@ _BYTE_UNITS = {
 }  # fmt: skip
 _DURATION_UNITS_NS = {"us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
 _QUANTITY = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*")
+_NUMBER = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*(%?)\s*")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))")
 
 
@@ -62,6 +63,31 @@ def parse_duration_ns(text: str) -> int:
         ValueError: not a duration.
     """
     return _parse(text, _DURATION_UNITS_NS | {"": NS_PER_S}, "a duration such as 10ms, 30s or 5m")
+
+
+def parse_factor(text: str) -> Fraction:
+    """Read "3.0" or "2.5" exactly.
+
+    Raises:
+        ValueError: not a number, or below 1.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None or match[2] or Fraction(match[1]) < 1:
+        raise ValueError(f"{text!r} is not a factor of at least 1 such as 3.0")
+    return Fraction(match[1])
+
+
+def parse_share(text: str) -> Fraction:
+    """Read "10%" or "0.1" as a share, exactly.
+
+    Raises:
+        ValueError: not a share, or above ten times the whole.
+    """
+    match = _NUMBER.fullmatch(text)
+    share = Fraction(match[1]) / (100 if match[2] else 1) if match else None
+    if share is None or share > 10:
+        raise ValueError(f"{text!r} is no share: write 10% or 0.1")
+    return share
 
 
 def parse_time_ns(text: str) -> int | None:

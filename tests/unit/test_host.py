@@ -140,6 +140,21 @@ def test_the_facts_are_of_the_machine_that_runs_the_containers(here: None) -> No
     local = host.host_facts(HERE, None, GpuFacts())
     assert (local.hostname, local.memory_bytes == 99, local.engine_version) == ("here", False, "1")
     assert host.host_facts(None, None, GpuFacts()).engine_version == ""
+    assert (there.cpu_model, local.cpu_model) == ("", host.cpu_model())  # the engine does not tell
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Xeon: 2.0 \xa9\n\nmodel name\t: Other\n", "Xeon: 2.0 \xa9"),
+        ("processor\t: 0\nBogoMIPS\t: 243.75\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_model_of_the_first_cpu(tmp_path: Path, text: str, model: str) -> None:
+    assert host.cpu_model(tmp_path / "none") == ""
+    (tmp_path / "cpuinfo").write_text(text, "utf-8")
+    assert host.cpu_model(tmp_path / "cpuinfo") == model
 
 
 @pytest.mark.parametrize(("product", "called"), [("Docker", "4.3.1"), ("Podman", "Podman 4.3.1")])

@@ -17,6 +17,8 @@ from cpost.units import (
     format_seconds,
     parse_bytes,
     parse_duration_ns,
+    parse_factor,
+    parse_share,
     parse_time_ns,
     round_up,
 )
@@ -143,3 +145,35 @@ def test_printing(printed: str, wanted: str) -> None:
 )
 def test_times_as_docker_writes_them(text: str, wanted: int | None) -> None:
     assert parse_time_ns(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("10%", "0.1"), ("0.1", "0.1"), (" 2.5 % ", "0.025"), ("0", "0"), ("1000%", "10")]
+)
+def test_shares_are_exact(text: str, share: str) -> None:
+    assert parse_share(text) == Fraction(share)
+
+
+@pytest.mark.parametrize(("text", "factor"), [("3.0", "3"), ("1", "1"), (" 1.1 ", "1.1")])
+def test_factors_are_exact(text: str, factor: str) -> None:
+    assert parse_factor(text) == Fraction(factor)
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1", "ten", "1e3", "nan", "1 2", "٣"])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no share: write 10% or"):
+        parse_share(text)
+    with pytest.raises(ValueError, match=r"is not a factor of at least 1 such as 3\.0"):
+        parse_factor(text)
+
+
+@pytest.mark.parametrize("text", ["10.1", "1000.1%"])
+def test_a_share_is_no_factor(text: str) -> None:
+    with pytest.raises(ValueError, match="share"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize("text", ["0.99", "3%"])
+def test_a_factor_is_no_share(text: str) -> None:
+    with pytest.raises(ValueError, match="factor"):
+        parse_factor(text)

@@ -36,6 +36,7 @@ def host_facts(engine: EngineFacts | None, hierarchies: Hierarchies | None, gpus
         hostname=platform.node(),
         kernel=platform.release(),
         architecture=platform.machine(),
+        cpu_model=cpu_model(),
         cpus=os.cpu_count(),
         memory_bytes=memory_bytes(),
         swap_bytes=swap_bytes()[0],
@@ -75,6 +76,19 @@ def elsewhere(engine: EngineFacts) -> str | None:
     if not engine.address.startswith("unix:") and engine.hostname != platform.node():
         return f"they run on {engine.hostname}"
     return None
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model of the first CPU, by the line "model name" that x86 kernels write (arch/x86/kernel/cpu/proc.c).
+
+    Empty where there is no such line, as on ARM.
+    """
+    try:
+        lines = cpuinfo.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in fields if name.strip() == "model name"), "")
 
 
 def memory_bytes() -> int:

@@ -2,9 +2,22 @@
 
 None means "not read" or "not stated"; 0 means that zero was read. Times are monotonic unless named `_at` (aware UTC,
 ISO 8601). Data flows from Pipeline and Plan (definition.py) over Sample and StepResult (readings.py, gpu.py) and Usage
-and Recommendation (sizing.py) to Run (record.py).
+and Recommendation (sizing.py) to Run (record.py); checks.py is what is found in records.
 """
 
+from cpost.model.checks import (
+    Check,
+    Comparison,
+    Declared,
+    Difference,
+    Figure,
+    GateReport,
+    HostDifference,
+    Meaning,
+    Rule,
+    Ruling,
+    SubjectDifferences,
+)
 from cpost.model.definition import (
     ALL_GPUS,
     PIPELINE,
@@ -88,19 +101,27 @@ __all__ = [
     "PROCESS_TREE",
     "Advice",
     "BusySpan",
+    "Check",
+    "Comparison",
     "CpuChoice",
     "DataType",
+    "Declared",
     "Detail",
+    "Difference",
     "Doubt",
     "Enforced",
+    "Figure",
+    "GateReport",
     "Gpu",
     "GpuLook",
     "GpuMemorySource",
     "GpuReading",
     "GpuUsage",
+    "HostDifference",
     "HostFacts",
     "HttpConnection",
     "Input",
+    "Meaning",
     "MemoryChoice",
     "ModelServed",
     "Mount",
@@ -116,6 +137,8 @@ __all__ = [
     "Repeat",
     "RepeatKind",
     "Resources",
+    "Rule",
+    "Ruling",
     "Run",
     "Sample",
     "Sampling",
@@ -129,6 +152,7 @@ __all__ = [
     "Statistic",
     "Step",
     "StepResult",
+    "SubjectDifferences",
     "Totals",
     "Trial",
     "TritonFacts",

@@ -17,11 +17,12 @@ from cpost.units import NS_PER_MS, NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """The machine and the engine that a run was measured on."""
+    """The machine and the engine that a run was measured on; empty or None = not told."""
 
     hostname: str = ""
     kernel: str = ""
     architecture: str = ""
+    cpu_model: str = ""
     cpus: int | None = None
     memory_bytes: int | None = None
     swap_bytes: int | None = None

@@ -69,6 +69,11 @@ def spread_summary(spreads: Spreads) -> str:
     return tabulate(rows, ["Metric", "Minimum", "Median", "Maximum", "Spread"], tablefmt="pretty")
 
 
+def comparison_table(rows: Sequence[Sequence[str]]) -> str:
+    """The table of one operator in two runs: metric, first, second, change (of the first), its meaning."""
+    return tabulate(rows, ["Metric", "First", "Second", "Change", "Meaning"], tablefmt="pretty")
+
+
 def repeat_line(repeat: Repeat) -> str:
     """What came of one of several runs: "Repeat 2 of 5 (warm): 1.234 s, CPU 1.200 s, ..."."""
     result, usage = repeat.result, repeat.usage

@@ -1,0 +1,58 @@
+"""What a file asks for today, by the names that a run's record has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cpost.definition import sites
+from cpost.definition.loading import load
+from cpost.definition.marks import read_source
+from cpost.errors import DefinitionError
+from cpost.model import Declared, Operator, Pipeline, Service
+
+
+def declared(path: Path) -> dict[str, Declared]:
+    """Read the requests and limits that a file declares.
+
+    Returns:
+        By the name of the operator or container, and by "operator__service". Of a Clara definition with what it imports
+        and its parameters' defaults filled in; of other formats see `sites.declared`.
+
+    Raises:
+        DefinitionError: the file cannot be read or used.
+    """
+    try:
+        return _of_clara(load(path))
+    except DefinitionError:
+        found = _of_other_formats(path)
+        if not found:
+            raise
+        return found
+
+
+def _of_other_formats(path: Path) -> dict[str, Declared]:
+    """Empty where it is none of them: what is wrong with the file is then what is wrong with it as Clara's."""
+    try:
+        found = sites.find_sites(read_source(path))
+    except DefinitionError:
+        return {}
+    if any(site.format is sites.Format.CLARA for site in found):
+        return {}
+    return {site.name: Declared(*sites.amounts(site), site.origin) for site in found}
+
+
+def _of_clara(pipeline: Pipeline) -> dict[str, Declared]:
+    found: dict[str, Declared] = {}
+    for operator in pipeline.operators:
+        found[operator.name] = Declared(operator.requests, origin=operator.origin)
+        for service in _servers(operator):
+            found[f"{operator.name}__{service.name}"] = Declared(service.requests, origin=operator.origin)
+    return found
+
+
+def _servers(operator: Operator) -> list[Service]:
+    """The services that get a server of their own: of those with image and command in common, the first."""
+    firsts: dict[tuple[str, tuple[str, ...]], Service] = {}
+    for service in operator.services:
+        firsts.setdefault((service.image, service.command), service)
+    return list(firsts.values())

@@ -1,0 +1,384 @@
+"""The gate: declared against needed at the exact bounds, growth against a baseline, and what cannot be judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from builders import MB, REFUSED, advice, record, repeat, result, run, totals, usage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpost.gate import Bounds, check
+from cpost.model import (
+    ALL_GPUS,
+    ENGINE_STATS,
+    PROCESS_TREE,
+    Check,
+    Declared,
+    GateReport,
+    GpuUsage,
+    OperatorRecord,
+    Origin,
+    Outcome,
+    Repeat,
+    Resources,
+    Rule,
+    Ruling,
+    Run,
+    ServerKind,
+    ServerRecord,
+    Statistic,
+    Verdict,
+)
+
+PASSED, FAILED, SKIPPED = Ruling.PASSED, Ruling.FAILED, Ruling.SKIPPED
+NOTHING, USUAL = Resources(), Bounds()
+ORIGIN = Origin("p.yaml", 7, 3)
+
+
+def whole(*records: OperatorRecord, **given: Any) -> Run:
+    return run(*records, **{"complete": True, **given})
+
+
+def found(report: GateReport, rule: Rule, subject: str = "a") -> Check:
+    (one,) = [each for each in report.checks if (each.subject, each.rule) == (subject, rule)]
+    return one
+
+
+def judged(declared: Resources, limits: Resources = NOTHING, bounds: Bounds = USUAL, **given: Any) -> GateReport:
+    """One operator that declares this in a file; it needs one core and 100 MB unless told otherwise."""
+    stated = {"usage": usage(100.0, 300 * MB, need_peak_bytes=100 * MB), **given}
+    return check(whole(record(**stated)), bounds, {"a": Declared(declared, limits, ORIGIN)})
+
+
+# ---------------------------------------------------------------- requests and limits
+
+
+@pytest.mark.parametrize(
+    ("memory", "verdict"),
+    [
+        (100 * MB - 1, FAILED),
+        (100 * MB, PASSED),
+        (300 * MB, PASSED),
+        (300 * MB + 1, FAILED),
+    ],
+)
+def test_a_memory_request_is_held_against_the_need(memory: int, verdict: Ruling) -> None:
+    one = found(judged(Resources(memory_bytes=memory)), Rule.MEMORY_REQUEST)
+    assert (one.verdict, one.declared, one.needed, one.recommended) == (verdict, memory, 100 * MB, 256 * MB)
+    assert "100.000 MB (need peak) needed" in one.text
+    assert ("recommended: 256.000 MB" in one.text) == (verdict is FAILED)
+    assert one.origin == ORIGIN
+
+
+@pytest.mark.parametrize(("cpu", "verdict"), [(1859, FAILED), (1860, PASSED), (5580, PASSED), (5581, FAILED)])
+def test_a_cpu_request_is_held_against_p95(cpu: int, verdict: Ruling) -> None:
+    rates = Statistic(150.0, 400.0, 160.0, 186.0, 300.0)
+    one = found(judged(Resources(cpu), usage=replace(usage(), cpu_pct=rates)), Rule.CPU_REQUEST)
+    assert (one.verdict, one.needed) == (verdict, 1860)
+    assert "1.86 CPU (p95 of 0.200 s windows) needed" in one.text
+
+
+@pytest.mark.parametrize(("which", "needed"), [("average", 1500), ("p95", 1860), ("p99", 3000), ("maximum", 4000)])
+def test_another_rate_may_be_what_is_needed(which: str, needed: int) -> None:
+    rates = Statistic(150.0, 400.0, 160.0, 186.0, 300.0)
+    report = judged(Resources(needed - 1), bounds=Bounds(cpu_need=which), usage=replace(usage(), cpu_pct=rates))
+    assert (found(report, Rule.CPU_REQUEST).verdict, found(report, Rule.CPU_REQUEST).needed) == (FAILED, needed)
+
+
+@given(
+    need=st.integers(0, 2**45),
+    declared=st.integers(0, 2**47),
+    recommended=st.integers(1, 2**45),
+    over=st.fractions(1, 100),
+)
+def test_too_little_and_too_much(need: int, declared: int, recommended: int, over: Fraction) -> None:
+    report = judged(
+        Resources(memory_bytes=declared),
+        bounds=Bounds(max_over=over),
+        usage=usage(need_peak_bytes=need),
+        recommendation=advice(memory=recommended),
+    )
+    fits = need <= declared and (declared <= over * need or declared <= recommended)
+    assert (found(report, Rule.MEMORY_REQUEST).verdict is PASSED) == fits
+    assert report.failed == (not fits)
+
+
+def test_what_is_recommended_is_never_too_much() -> None:
+    small = usage(3.0, 5 * MB, need_peak_bytes=2 * MB)
+    assert not judged(Resources(1000, 256 * MB), usage=small).failed
+    assert found(judged(Resources(1001), usage=small), Rule.CPU_REQUEST).verdict is FAILED
+    assert found(judged(Resources(1000, 256 * MB + 1), usage=small), Rule.MEMORY_REQUEST).verdict is FAILED
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_where_the_need_is_unknown_the_peak_stands_in(sampled: bool) -> None:
+    peaked = usage(memory=300 * MB, peaks_sampled=sampled)
+    report = judged(Resources(memory_bytes=300 * MB - 1), usage=peaked)
+    one = found(report, Rule.MEMORY_REQUEST)
+    assert (one.verdict, one.needed) == (FAILED, 300 * MB)
+    assert ("highest sample" if sampled else "kernel peak") + ", need unknown" in one.text
+    assert not judged(Resources(memory_bytes=300 * MB), usage=peaked).failed
+
+
+def test_a_limit_may_be_generous_but_not_too_little() -> None:
+    roomy = judged(Resources(), Resources(64_000, 64_000 * MB))
+    assert [each.verdict for each in roomy.checks if each.rule in (Rule.CPU_LIMIT, Rule.MEMORY_LIMIT)] == [PASSED] * 2
+    tight = judged(Resources(), Resources(999, 100 * MB - 1))
+    assert found(tight, Rule.CPU_LIMIT).verdict is FAILED
+    assert found(tight, Rule.MEMORY_LIMIT).verdict is FAILED
+    assert not judged(Resources(), Resources(1000, 100 * MB)).failed
+
+
+def test_what_is_not_declared_is_skipped() -> None:
+    report = judged(Resources(1000))
+    assert not report.failed
+    assert found(report, Rule.MEMORY_REQUEST).verdict is SKIPPED
+    assert found(report, Rule.MEMORY_REQUEST).text == "not declared; recommended: 256.000 MB"
+    assert {each.rule for each in report.checks}.isdisjoint({Rule.CPU_LIMIT, Rule.MEMORY_LIMIT, Rule.GPU_REQUEST})
+    bare = check(whole(record()), USUAL)
+    assert (found(bare, Rule.DECLARED).verdict, bare.failed) == (SKIPPED, False)
+
+
+def test_the_record_declares_where_no_file_does() -> None:
+    small = record(declared=Resources(memory_bytes=MB - 1))
+    assert found(check(whole(small), USUAL), Rule.MEMORY_REQUEST).verdict is FAILED
+    assert not check(whole(small), USUAL, {"a": Declared(Resources(memory_bytes=MB))}).failed
+
+
+def test_of_a_lower_bound_nobody_knows_whether_a_request_is_too_much() -> None:
+    seen = result(totals=totals(source=ENGINE_STATS))
+    much = judged(Resources(8000, 8000 * MB), result=seen)
+    assert not much.failed
+    assert found(much, Rule.CPU_REQUEST).verdict is found(much, Rule.MEMORY_REQUEST).verdict is SKIPPED
+    assert ">= 100.000 MB" in found(much, Rule.MEMORY_REQUEST).text
+    little = judged(Resources(999, 100 * MB - 1), result=seen)
+    assert found(little, Rule.CPU_REQUEST).verdict is found(little, Rule.MEMORY_REQUEST).verdict is FAILED
+
+
+def test_an_estimate_is_marked() -> None:
+    report = judged(Resources(memory_bytes=100 * MB), result=result(totals=totals(source=PROCESS_TREE)))
+    assert "~ 100.000 MB" in found(report, Rule.MEMORY_REQUEST).text
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(2, PASSED), (3, PASSED), (4, FAILED)])
+def test_gpus_on_which_it_was_never_seen_are_too_many(count: int, verdict: Ruling) -> None:
+    ok = replace(advice(), requests=Resources(1000, 256 * MB, 1))
+    seen = usage(gpus=(GpuUsage("x", used=True), *[GpuUsage("y")] * (count - 1)))
+    report = judged(Resources(gpu_count=count), usage=seen, recommendation=ok)
+    assert found(report, Rule.GPU_REQUEST).verdict is verdict
+
+
+def test_all_gpus_are_no_number() -> None:
+    seen = usage(gpus=(GpuUsage("x", used=True),))
+    ok = replace(advice(), requests=Resources(1000, 256 * MB, 1))
+    report = judged(Resources(gpu_count=ALL_GPUS), usage=seen, recommendation=ok)
+    assert not [each for each in report.checks if each.rule is Rule.GPU_REQUEST]
+    assert not report.failed
+
+
+def test_an_operator_that_was_seen_on_no_gpu_may_need_it_all_the_same() -> None:
+    ok = replace(advice(), requests=Resources(1000, 256 * MB, 1))
+    report = judged(Resources(gpu_count=1), usage=usage(gpus=(GpuUsage("x"),)), recommendation=ok)
+    assert found(report, Rule.GPU_REQUEST).verdict is SKIPPED
+    assert "seen on none" in found(report, Rule.GPU_REQUEST).text
+
+
+# ---------------------------------------------------------------- what cannot be said to be fine
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"recommendation": REFUSED, "result": result(Outcome.FAILED)}, "the operator failed"),
+        ({"usage": None}, "no counters could be read"),
+        (
+            {"recommendation": replace(advice(), verified=Verdict.BROKEN)},
+            "it failed when it was run under what is recommended for it",
+        ),
+        ({"recommendation": replace(REFUSED, reasons=("reached the limit",))}, "reached the limit"),
+    ],
+)
+def test_an_operator_without_a_recommendation_fails_the_gate(given: dict[str, Any], reason: str) -> None:
+    report = judged(Resources(1000, 100 * MB), **given)
+    one = found(report, Rule.MEASURED)
+    assert (one.verdict, one.text, one.origin) == (FAILED, f"nothing can be said of it: {reason}", ORIGIN)
+    assert [each.rule for each in report.checks if each.subject == "a"] == [Rule.MEASURED]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.HOLDS, Verdict.SLOW, None])
+def test_what_did_not_fail_under_its_recommendation_is_judged_as_ever(verdict: Verdict | None) -> None:
+    assert not judged(Resources(1000, 100 * MB), recommendation=replace(advice(), verified=verdict)).failed
+
+
+def test_a_figure_that_was_not_read_fails_the_gate() -> None:
+    blind = replace(usage(), cpu_pct=Statistic(100.0, 100.0), memory_bytes=Statistic())
+    report = judged(Resources(1000, MB), usage=blind)
+    assert "1 CPU declared, and its CPU rate could not be measured" in found(report, Rule.CPU_REQUEST).text
+    assert found(report, Rule.CPU_REQUEST).verdict is found(report, Rule.MEMORY_REQUEST).verdict is FAILED
+
+
+@pytest.mark.parametrize(
+    ("declared", "verdict"),
+    [
+        (Declared(Resources(1000), origin=ORIGIN), FAILED),
+        (Declared(limits=Resources(1000), origin=ORIGIN), FAILED),
+        (Declared(origin=ORIGIN), SKIPPED),
+    ],
+)
+def test_what_the_file_has_and_the_run_has_not_is_named(declared: Declared, verdict: Ruling) -> None:
+    report = check(whole(), USUAL, {"b": declared})
+    assert (found(report, Rule.MEASURED, "b").verdict, report.failed) == (verdict, verdict is FAILED)
+    assert found(report, Rule.MEASURED, "b").origin == ORIGIN
+
+
+def test_what_the_run_has_and_the_file_has_not_is_named() -> None:
+    report = check(whole(record(declared=Resources(memory_bytes=1))), USUAL, {})
+    assert found(report, Rule.DECLARED).verdict is SKIPPED
+    assert not report.failed
+
+
+def test_a_partial_run_fails_the_gate() -> None:
+    report = check(run(record(), complete=False, stopped_by="SIGTERM"), USUAL)
+    assert found(report, Rule.COMPLETE, "run").verdict is FAILED
+    assert "SIGTERM" in found(report, Rule.COMPLETE, "run").text
+    assert found(check(whole(record()), USUAL), Rule.COMPLETE, "run").verdict is PASSED
+
+
+# ---------------------------------------------------------------- servers
+
+
+def server(**given: Any) -> ServerRecord:
+    stated: dict[str, Any] = {
+        "kind": ServerKind.SERVICE,
+        "image": "img:1",
+        "models": (),
+        "declared": Resources(1000, 100 * MB),
+        "result": result(),
+        "recommendation": advice(),
+        "usage": usage(500.0, 200 * MB, need_peak_bytes=100 * MB),
+        "load": usage(100.0, 50 * MB),
+        **given,
+    }
+    return ServerRecord("svc", **stated)
+
+
+def test_a_server_is_judged_by_its_load_s_cpu_and_its_life_s_memory() -> None:
+    fine = check(whole(record(servers=(server(),)), servers=(server(),)), USUAL)
+    assert not fine.failed
+    for subject in ("a__svc", "pipeline__svc"):
+        assert found(fine, Rule.CPU_REQUEST, subject).needed == 1000
+        assert found(fine, Rule.MEMORY_REQUEST, subject).needed == 100 * MB
+    tight = server(declared=Resources(999, 100 * MB - 1))
+    for subject, report in (
+        ("a__svc", check(whole(record(servers=(tight,))), USUAL)),
+        ("pipeline__svc", check(whole(servers=(tight,)), USUAL)),
+    ):
+        assert found(report, Rule.CPU_REQUEST, subject).verdict is FAILED
+        assert found(report, Rule.MEMORY_REQUEST, subject).verdict is FAILED
+
+
+def test_a_server_that_declares_nothing_is_not_asked_for() -> None:
+    silent = server(declared=Resources(), recommendation=REFUSED)
+    report = check(whole(record(servers=(silent,))), USUAL)
+    assert [each for each in report.checks if each.subject == "a__svc"] == []
+    loud = check(whole(record(servers=(replace(silent, declared=Resources(1000)),))), USUAL)
+    assert found(loud, Rule.MEASURED, "a__svc").verdict is FAILED
+
+
+# ---------------------------------------------------------------- growth
+
+
+def grown(old: list[int], new: list[int], percent: int = 10, known: bool = True) -> Check:
+    """What is said of a memory need (or peak) in MB that was `old` and is `new`."""
+
+    def side(needs: list[int]) -> OperatorRecord:
+        runs = [
+            repeat(index + 1, len(needs), usage=usage(memory=need * MB, need_peak_bytes=need * MB if known else None))
+            for index, need in enumerate(needs)
+        ]
+        return one(runs[0]) if len(runs) == 1 else record(repeats=tuple(runs))
+
+    def one(only: Repeat) -> OperatorRecord:
+        return record(usage=only.usage)
+
+    bounds = Bounds(max_growth=Fraction(percent, 100))
+    report = check(whole(side(new)), bounds, baseline=whole(side(old), run_id="before"))
+    assert report.baseline_id == "before"
+    return found(report, Rule.MEMORY_GROWTH)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ([100], [110], PASSED),
+        ([100], [111], FAILED),
+        ([100], [50], PASSED),
+        ([100] * 3, [110] * 3, PASSED),
+        ([100] * 3, [111] * 3, FAILED),
+        ([90, 100, 130], [130, 140, 150], PASSED),  # the runs touch: it may be noise
+        ([90, 100, 129], [130, 140, 150], FAILED),
+        ([100], [90, 130, 150], PASSED),  # a single run among the others
+    ],
+)
+def test_growth_is_more_than_the_spread_and_what_is_allowed(
+    old: list[int], new: list[int], verdict: Ruling, known: bool
+) -> None:
+    one = grown(old, new, known=known)
+    assert one.verdict is verdict
+    assert one.text.startswith("memory need" if known else "memory peak")
+
+
+def test_growth_says_what_it_can_tell() -> None:
+    single = grown([100], [150])
+    assert "100.000 MB in the baseline, 150.000 MB now (+50.0%; single runs: cannot tell noise)" in single.text
+    assert "grown by more than 10 %" in single.text
+    assert "beyond the runs' own spread" in grown([100] * 3, [150] * 3).text
+    assert grown([0], [6]).verdict is FAILED
+    assert grown([0], [5]).verdict is PASSED  # the grain
+
+
+@given(
+    old=st.lists(st.integers(1, 10**5), min_size=1, max_size=4),
+    new=st.lists(st.integers(1, 10**5), min_size=1, max_size=4),
+)
+def test_growth_never_fails_on_runs_that_overlap_or_shrink(old: list[int], new: list[int]) -> None:
+    if grown(old, new).verdict is FAILED:
+        assert min(new) > max(old)
+    if min(new) > 1.2 * max(old) + 10:
+        assert grown(old, new).verdict is FAILED
+
+
+def test_more_cpu_is_growth_too() -> None:
+    old = record(result=result(totals=totals(1_000_000)))
+    new = record(usage=usage(150.0), result=result(totals=totals(2_000_000)))
+    report = check(whole(new), USUAL, baseline=whole(old))
+    assert found(report, Rule.CPU_TIME_GROWTH).verdict is found(report, Rule.CPU_GROWTH).verdict is FAILED
+    assert found(report, Rule.MEMORY_GROWTH).verdict is PASSED
+    assert found(report, Rule.CPU_GROWTH).text.startswith("CPU rate (p95) 100.000 % in the baseline")
+    untold = check(whole(record()), USUAL, baseline=whole(record()))
+    assert found(untold, Rule.CPU_TIME_GROWTH).verdict is SKIPPED
+
+
+def test_what_has_no_counterpart_in_the_baseline_is_named() -> None:
+    old = whole(record("a", recommendation=REFUSED), record("gone"), record("bad"))
+    new = whole(record("a"), record("new"), record("bad", recommendation=REFUSED))
+    report = check(new, USUAL, baseline=old)
+    texts = {each.subject: each.text for each in report.checks if each.rule is Rule.BASELINE}
+    assert texts == {
+        "a": "the baseline says nothing of it: the operator failed",
+        "new": "the baseline does not have it",
+        "bad": "nothing to compare: the operator failed",
+        "gone": "the baseline has it, this run does not",
+    }
+    assert {each.verdict for each in report.checks if each.rule is Rule.BASELINE} == {SKIPPED}
+
+
+def test_without_a_baseline_nothing_is_said_of_one() -> None:
+    report = check(whole(record()), USUAL)
+    assert (report.baseline_id, report.hosts) == ("", ())
+    assert not any("growth" in each.rule.value or each.rule is Rule.BASELINE for each in report.checks)
