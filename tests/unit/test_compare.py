@@ -143,7 +143,8 @@ def server(**given: Any) -> ServerRecord:
 
 def test_servers_are_compared_as_they_are_sized() -> None:
     runs = tuple(repeat(n, 2, servers=(server(usage=usage(900.0, n * MB), load=usage(n * 100.0, MB)),)) for n in (1, 2))
-    kept = run(record(repeats=runs, servers=(runs[-1].servers)), servers=(server(usage=usage(50.0)),))
+    ended = repeat(3, 3, result=result(Outcome.FAILED), servers=runs[-1].servers)
+    kept = run(record(repeats=(*runs, ended), servers=(runs[-1].servers)), servers=(server(usage=usage(50.0)),))
     found = subjects(kept)
     assert list(found) == ["a", "a__svc", "pipeline__svc"]
     assert [each.server for each in found.values()] == [False, True, True]

@@ -133,6 +133,12 @@ def test_a_limit_may_be_generous_but_not_too_little() -> None:
     assert not judged(Resources(), Resources(1000, 100 * MB)).failed
 
 
+@pytest.mark.parametrize(("limits", "shown"), [(Resources(3000, 7), (3000, 7)), (Resources(), (1000, 256 * MB))])
+def test_for_a_limit_the_recommended_limit_is_shown(limits: Resources, shown: tuple[int, int]) -> None:
+    report = judged(NOTHING, Resources(1, 1), recommendation=replace(advice(), limits=limits))
+    assert (found(report, Rule.CPU_LIMIT).recommended, found(report, Rule.MEMORY_LIMIT).recommended) == shown
+
+
 def test_what_is_not_declared_is_skipped() -> None:
     report = judged(Resources(1000))
     assert not report.failed

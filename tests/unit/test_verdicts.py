@@ -180,6 +180,15 @@ def test_what_is_no_run_folder_is_told(
     assert "not a run's record" in said(capsys)[1]
 
 
+def test_a_definition_with_faults_is_not_taken_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = definition(tmp_path / "p.yaml", 256)
+    Path(file).write_text(Path(file).read_text().replace("5001", "1"))
+    assert called(monkeypatch, "check", folder(tmp_path / "run"), file) == ExitCode.USAGE
+    assert "1 is not a port that a service may use" in said(capsys)[1]
+
+
 def test_a_file_that_is_no_definition_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
