@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # `cpost exec` needs no engine, and does not load its library
 _LIVE_BEAT_NS = NS_PER_S // 5
 _PLAIN_BEAT_NS = 10 * NS_PER_S
 _SHOWN_LOG_LINES = 10
+_LONG_RUN, _SHORT_RUN = re.compile(r"([ =*-])\1{7,}"), r"\1\1\1"  # of what fills up a server's wide tables
 
 
 class Console:
@@ -201,6 +203,7 @@ class Console:
         self._without_advice(run.servers, "")
         for server in run.servers:
             self._served("all operators", server)
+            self._server_log(f"server {server.name}", server)
         if not run.complete:
             self.warn(f"the run is partial, it was stopped by {run.stopped_by or 'an error'}")
         if run.options.metrics_dir:
@@ -281,13 +284,16 @@ class Console:
         if result.log_tail:
             self._log("The last lines of its log:", result.log_tail)
         for server in record.servers:
-            if server.result.log_tail:
-                self._log(f"The last lines of the log of its server {server.name}:", server.result.log_tail)
+            self._server_log(f"its server {server.name}", server)
+
+    def _server_log(self, name: str, server: ServerRecord) -> None:
+        if server.result.log_tail:
+            self._log(f"The last lines of the log of {name}:", server.result.log_tail)
 
     def _log(self, title: str, lines: Sequence[str]) -> None:
         self.note(title)
         for line in lines[-_SHOWN_LOG_LINES:]:
-            self.note(f"  | {line}")
+            self.note(f"  | {_LONG_RUN.sub(_SHORT_RUN, line)}")
 
     def _metrics_table(self, operator: str, series: Path) -> None:
         self._line(tables.banner(f"Operator {operator} Metrics Data"))

@@ -27,8 +27,9 @@ from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent,
 
 _DEFAULT_DEV_SHM_BYTES = 64 * MIB
 _FEWEST_LOOKS = 20  # a second of looks, before "never seen" is taken for an answer
+_OPERATOR = "the operator"
 _OUTCOME_REASONS = {
-    Outcome.FAILED: "the operator failed",
+    Outcome.FAILED: f"{_OPERATOR} failed",
     Outcome.OOM_KILLED: "it needs more memory than it could get",
     Outcome.TIMED_OUT: "its time was up before its end",
     Outcome.INTERRUPTED: "it did not come to its end",
@@ -38,6 +39,7 @@ _OUTCOME_REASONS = {
 _CPU_REASON, _MEMORY_REASON, _DEV_SHM_REASON, _GPU_REASON = "cpu:", "memory:", "shared memory (/dev/shm):", "gpu:"
 
 _SERVER_REASON = "a server: CPU while its operator ran; memory over its whole life, loading of models included"
+_UNLOADED_REASON = "a server: CPU and memory over its whole life, as no two samples came while its operator ran"
 _DOUBTS = {
     ENGINE_STATS: "measured by the engine's statistics, one sample a second: what peaked in between was not seen, and "
     "more may be needed",
@@ -133,7 +135,7 @@ def recommend(
         reason = _OUTCOME_REASONS[result.outcome]
         return refuse(policy, f"{reason} ({result.cause})" if result.cause else reason)
     if result.totals is not None and result.totals.oom_kills:
-        return refuse(policy, "a process of the operator was killed for memory: its real need was not seen")
+        return refuse(policy, f"a process of {_OPERATOR} was killed for memory: its real need was not seen")
     if usage is None:
         return refuse(policy, "no counters could be read")
     figure = _figures(policy, usage)[1]
@@ -157,9 +159,11 @@ def sized_server(usage: Usage | None, load: Usage | None) -> Usage | None:
     return replace(usage, cpu_pct=load.cpu_pct, window_ns=load.window_ns)
 
 
-def for_server(advice: Recommendation) -> Recommendation:
-    """A recommendation made of such a usage, with that among its reasons."""
-    return advice if advice.status is Advice.REFUSED else replace(advice, reasons=(*advice.reasons, _SERVER_REASON))
+def for_server(advice: Recommendation, load: Usage | None) -> Recommendation:
+    """A recommendation made of such a usage, with that among its reasons; a refusal in words of a server."""
+    if advice.status is Advice.REFUSED:
+        return replace(advice, reasons=tuple(reason.replace(_OPERATOR, "the server", 1) for reason in advice.reasons))
+    return replace(advice, reasons=(*advice.reasons, _SERVER_REASON if load is not None else _UNLOADED_REASON))
 
 
 def _cache(usage: Usage) -> str:

@@ -296,7 +296,7 @@ class ServerRecorder:
             models=server.models,
             declared=step.declared,
             result=result,
-            recommendation=for_server(advice),
+            recommendation=for_server(advice, load),
             usage=usage,
             ready_ns=self._ready_ns,
             idle=idle,

@@ -158,12 +158,13 @@ class Runner:
         limit_bytes, gpus = planned.memory_limit_bytes, (planned.declared.gpu_count, planned.gpu_count)
         advice = recommend_worst(self._options.policy, sized, self._options.repeat, limit_bytes, *gpus)
         refused = server.recommendation.status is Advice.REFUSED
+        load = spread.joined(usage(lambda each: each.load))
         return replace(
             server,
-            recommendation=server.recommendation if refused else for_server(advice),
+            recommendation=server.recommendation if refused else for_server(advice, load),
             usage=spread.joined(usage(lambda each: each.usage)),
             idle=spread.joined(usage(lambda each: each.idle)),
-            load=spread.joined(usage(lambda each: each.load)),
+            load=load,
         )
 
     def _tell(self, step: Step, repeat: Repeat, *, shown: bool) -> None:

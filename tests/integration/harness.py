@@ -64,6 +64,22 @@ def operator(name: str, *command: str, image: str, **fields: Any) -> Record:
     return {"name": name, "container": container, **fields}
 
 
+def service(
+    name: str,
+    *command: str,
+    image: str,
+    http: Iterable[tuple[str, int | None]] = (),
+    volumes: Iterable[str] = (),
+    **fields: Any,
+) -> Record:
+    """Return one service of an operator; `http` = variables and ports, `volumes` = the folders that are shared."""
+    connections = {
+        "http": [{"name": variable} | ({"port": port} if port else {}) for variable, port in http],
+        "volume": [{"name": path.strip("/"), "path": path} for path in volumes],
+    }
+    return operator(name, *command, image=image, connections=connections, **fields)
+
+
 def definition(operators: Iterable[Record]) -> str:
     """Return the text of a definition of these operators."""
     head = {"api-version": "0.4.0", "name": "tested", "orchestrator": "Clara"}

@@ -119,6 +119,34 @@ def test_an_operator_s_own_use_is_told_apart_from_a_neighbour_s(
     harness.check_csvs(metrics)
 
 
+def test_an_operator_and_its_server_are_told_apart(
+    size: Sized, driver: Driver, worker: Worker, op: Operator, image: str, metrics: Path
+) -> None:
+    serves = f"cp /bin/appetite /tmp/srv{NAME}; exec /tmp/srv{NAME} sleep 60000"
+    env = driver(A100, T4, f"process 0 {NAME} 300", f"process 0 srv{NAME} 700", "busy 0 60")
+    server = harness.service("server", "sh", "-c", serves, image=image)
+    done = size(env, worker("user", "sleep", "1200", services=[server]), worker("alone", "sleep", "400")).ended(0)
+
+    user, served = done.operator("user"), done.operator("user")["servers"][0]
+    memory = [each["usage"]["gpus"][0]["memory_peak_bytes"] for each in (user, served)]
+    assert memory == [300 * MB, 700 * MB]
+    for record in (user, served):
+        gpu, other = record["usage"]["gpus"]
+        assert (gpu["used"], gpu["memory_source"]) == (True, "processes")
+        assert (gpu["accompanied"], gpu["companions"], gpu["shared"]) == (True, 1, False)
+        assert (other["used"], other["accompanied"], other["shared"]) == (False, False, False)
+        assert record["recommendation"]["requests"]["gpu_count"] == 1
+        assert not [each for each in record["result"]["warnings"] if "other processes" in each]
+    assert served["load"]["gpus"][0]["memory_peak_bytes"] == 700 * MB
+    alone = done.operator("alone")["usage"]["gpus"][0]
+    assert (alone["memory_peak_bytes"], alone["accompanied"], alone["companions"]) == (300 * MB, False, 0)
+
+    assert "700000000" in column(metrics, "user__server", "gpu0_own_memory_bytes")
+    assert "1000000000" not in column(metrics, "user", "gpu0_own_memory_bytes")
+    assert table_rows(done, "server: GPU memory")[0][2] == "700.000 MB"
+    harness.check_csvs(metrics)
+
+
 def test_a_process_that_the_driver_does_not_list_is_measured_by_the_device(
     size: Sized, driver: Driver, worker: Worker
 ) -> None:

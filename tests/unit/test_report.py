@@ -293,7 +293,7 @@ Pipeline demo (2 operators, in the order of execution)
    variable    NVIDIA_CLARA_NOSYNCLOCK=1
    reads from  read
    declared    none
-   server      triton: nvcr.io/nvidia/tritonserver:25.11-py3
+   server      triton: nvcr.io/nvidia/tritonserver:25.11-py3 (no engine to ask)
      command   tritonserver --model-repository=/models --model-control-mode=explicit --load-model=liver \
 --exit-on-error=false
      model     liver
@@ -311,7 +311,7 @@ def test_a_plan_without_an_engine_says_so() -> None:
     made = step(mounts=(Mount("/a", "/b", read_only=True),), servers=(server,))
     text = plan_text(Plan(pipeline(), (made,)), {"img:1": None}, {})
     assert "img:1 (no engine to ask)" in text
-    assert "server      trtis: img:2" in text
+    assert "server      trtis: img:2 (no engine to ask)" in text
 
 
 @pytest.mark.parametrize(

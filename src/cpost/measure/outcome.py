@@ -65,6 +65,8 @@ def verdict(
     """
     if stopped_as is Outcome.TIMED_OUT:
         return stopped_as, f"stopped after the time-out of {format_seconds(step.timeout_ns or 0)}"
+    if stopped_as is Outcome.FAILED:
+        return stopped_as, "stopped, as its server was gone"
     if stopped_as is not None:
         return stopped_as, "stopped on request"
     kills = (totals.oom_kills if totals else None) or 0

@@ -107,11 +107,13 @@ class RunningServer:
     # ------------------------------------------------------------ ready
 
     def await_ready(self, deadline_ns: int, stopped: Callable[[], bool]) -> tuple[Outcome, str] | None:
-        """Ask until it is ready; returns what is the matter where it will not be.
+        """Ask until it is ready; returns what is the matter where it will not be, or where it was and has ended.
 
         Args:
             stopped: whether nobody wants it any more.
         """
+        if self._is_ready:
+            return self._ended_since()
         while not self._is_ready:
             if self._failure is not None:
                 return self._failure.outcome, self._failure.cause
@@ -127,6 +129,14 @@ class RunningServer:
                 continue
             self.look(max(_POLL_S, _REST * (time.monotonic_ns() - asked_ns) / NS_PER_S))
         return None
+
+    def _ended_since(self) -> tuple[Outcome, str] | None:
+        self.look()
+        if self._end is None:
+            return None
+        self.finish()
+        assert self.result is not None
+        return Outcome.FAILED, f"it has ended: {self.result.cause or 'exit code 0'}"
 
     def _ask(self) -> bool:
         if self._end is not None or self._container.life.started_ns is None:
@@ -157,7 +167,7 @@ class RunningServer:
         if late:
             said = f" ({states})" if states else " (it does not answer yet)"
             limit = format_seconds(self._bench.server_timeout_ns)
-            return Outcome.TIMED_OUT, f"it was not ready within {limit}{said}"
+            return Outcome.TIMED_OUT, f"it was not ready within {limit}, its time by --triton_timeout{said}"
         return (Outcome.FAILED, states) if states and self._is_settled() else None
 
     def _is_settled(self) -> bool:

@@ -81,8 +81,8 @@ class _Measurement:
                 end = self._container.look(LOOK_S)
                 if end is not None:
                     return end
+                self._servers.load_began(self._container.life.started_ns)  # before samples of that time are handed on
                 self._servers.look()
-                self._servers.load_began(self._container.life.started_ns)
                 self._observer.progress(time.monotonic_ns() - self._container.started_ns)
                 self._stop_if_due()
             except EngineError as error:

@@ -199,18 +199,22 @@ def plan_text(plan: Plan, images: Mapping[str, bool | None], against: Mapping[st
         against: why operators cannot be run, by name.
     """
     blocks = [f"Pipeline {plan.pipeline.name} ({len(plan.steps)} operators, in the order of execution)"]
-    blocks += [_step_text(step, images.get(step.image), against.get(step.operator, ())) for step in plan.steps]
+    blocks += [_step_text(step, images, against.get(step.operator, ())) for step in plan.steps]
     return "\n\n".join(blocks)
 
 
-def _step_text(step: Step, present: bool | None, against: Sequence[str]) -> str:
-    where = {True: "present", False: "to be pulled", None: "no engine to ask"}[present]
+def _image_text(image: str, images: Mapping[str, bool | None]) -> str:
+    where = {True: "present", False: "to be pulled", None: "no engine to ask"}
+    return f"{image} ({where[images.get(image)]})"
+
+
+def _step_text(step: Step, images: Mapping[str, bool | None], against: Sequence[str]) -> str:
     cpu, memory = requests_text(step.declared)
     gpu = f"gpu: {step.declared.gpu_count}" if step.declared.gpu_count is not None else ""
     declared = ", ".join(text for text in (cpu, memory, gpu) if text not in ("", _UNKNOWN)) or "none"
     lines = [
         f"{step.index + 1}. {step.operator}",
-        f"   image       {step.image} ({where})",
+        f"   image       {_image_text(step.image, images)}",
         f"   command     {_quoted(step.command) or '(the image decides)'}",
         *(
             f"   mount       {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"
@@ -221,16 +225,16 @@ def _step_text(step: Step, present: bool | None, against: Sequence[str]) -> str:
         f"   declared    {declared}",
     ]
     for server in step.servers:
-        lines += _server_text(server)
+        lines += _server_text(server, images)
     lines += [f"   cannot run  {reason}" for reason in against]
     return "\n".join(lines)
 
 
-def _server_text(server: Server) -> list[str]:
+def _server_text(server: Server, images: Mapping[str, bool | None]) -> list[str]:
     step = server.step
     scope = ", one for all operators" if server.shared else ""
     return [
-        f"   server      {server.name}: {step.image}{scope}",
+        f"   server      {server.name}: {_image_text(step.image, images)}{scope}",
         f"     command   {_quoted(step.command) or '(the image decides)'}",
         *(f"     model     {name}" for name in server.models),
         *(
@@ -261,17 +265,20 @@ def _rows(record: OperatorRecord) -> list[list[str]]:
 
 
 def _server_rows(server: ServerRecord) -> list[list[str]]:
-    """Under load, which it is sized by (its memory's maximum is that of its whole life), then idle."""
+    """Under load, which it is sized by (its memory's maximum is that of its whole life), then idle.
+
+    Where it had no load, its whole life stands in.
+    """
     cpu_resource, memory_resource = _resource_cells(server.recommendation)
-    whole, name = server.usage, server.name
+    whole, name, over = server.usage, server.name, "" if server.load else " (whole life)"
     busy = server.load or whole
     if whole is None or busy is None:
         unknown = (_UNKNOWN, _UNKNOWN)
         return [[f"{name}: CPU", *unknown, cpu_resource], [f"{name}: Memory", *unknown, memory_resource]]
     rows = [
-        [f"{name}: CPU", *_cells(busy.cpu_pct, format_percent), cpu_resource],
+        [f"{name}: CPU{over}", *_cells(busy.cpu_pct, format_percent), cpu_resource],
         [
-            f"{name}: Memory",
+            f"{name}: Memory{over}",
             _cell(busy.memory_bytes.average, format_mb),
             (">= " if whole.peaks_sampled else "") + _cell(whole.memory_bytes.maximum, format_mb),
             memory_resource,
@@ -287,12 +294,15 @@ def _server_rows(server: ServerRecord) -> list[list[str]]:
 def served_lines(server: ServerRecord) -> list[str]:
     """What a Triton tells of its work: "model double: 12 requests, 0.10 ms in the queue and 3.20 ms computing ..."."""
     models = server.triton.models if server.triton is not None else ()
-    return [_served(model) for model in models]
+    names = [model.name for model in models]
+    return [_served(model, versioned=names.count(model.name) > 1) for model in models]
 
 
-def _served(model: ModelServed) -> str:
-    failed = f" and {model.failures} failed ones" if model.failures else ""
-    text = f"model {model.name}: {_UNKNOWN if model.requests is None else model.requests} requests{failed}"
+def _served(model: ModelServed, *, versioned: bool) -> str:
+    version = f", version {model.version}" if versioned else ""
+    failed = f", {model.failures} failed" if model.failures else ""
+    count = _UNKNOWN if model.requests is None else model.requests
+    text = f"model {model.name}{version}: {count} request{'' if count == 1 else 's'}{failed}"
     queue, compute = (
         _UNKNOWN if us is None else f"{us / 1000:.2f} ms" for us in (model.queue_us_mean, model.compute_us_mean)
     )
