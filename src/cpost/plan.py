@@ -76,7 +76,7 @@ def make_plan(
             they ask for.
 
     Raises:
-        UsageError: files of an operator and of a server would have one name.
+        UsageError: files of two servers, or of an operator and a server, would have one name.
     """
     planner = _Planner(place, options, models or {each.name: each.models for each in pipeline.operators})
     steps = [planner.step(index, operator) for index, operator in enumerate(execution_order(pipeline.operators))]
@@ -251,14 +251,18 @@ def _looks_like_triton(image: str, command: Sequence[str]) -> bool:
 
 
 def _check_names(steps: Sequence[Step]) -> None:
-    taken = {step.operator.lower() for step in steps}
-    for server in (server for step in steps for server in step.servers):
-        if server.step.operator.lower() in taken:
+    """Files are called by these names; on some file systems letter case makes no difference."""
+    taken = {step.operator.lower(): f"operator {step.operator}" for step in steps}
+    shared = {server.step.operator: server for step in steps for server in step.servers if server.shared}
+    own = (server for step in steps for server in step.servers if not server.shared)
+    for server in (*shared.values(), *own):
+        name = server.step.operator
+        if name.lower() in taken:
             raise UsageError(
-                f"an operator is called {server.step.operator}, which is what the files of server {server.name} would "
-                "be called",
-                "rename that operator",
+                f"the files of server {server.name} would be called {name}, as those of {taken[name.lower()]} are",
+                "rename one of them",
             )
+        taken[name.lower()] = f"server {server.name}"
 
 
 def _input_mount(item: Input, input_dir: PurePath, work_dir: PurePath) -> Mount:

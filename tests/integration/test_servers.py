@@ -156,7 +156,7 @@ def scenarios(op: Operator, image: str, triton_image: str) -> Mapping[str, Scena
                    services=[
                        service("web", *script(web), http=[("WEB", 8080)], volumes=["/data"]),
                        service("again", *script(web), http=[("AGAIN", 8080)]),
-                       service("sink", *script("env >/logs/env", "exec httpd -f -p 8001"),
+                       service("sink", *script("env >/logs/env", "test -d /models/double", "exec httpd -f -p 8001"),
                                http=[("SINK_GRPC", None)], volumes=["/logs"], variables={"A": "b"}),
                        service("mute", "sleep", "1000"),
                    ]),
@@ -259,9 +259,8 @@ def test_waiting_for_a_slow_model_is_not_its_operator_s_time(sized: Get) -> None
     server = well.server("parts")
     assert server["ready_ns"] > 3 * 10**9
     assert float(well.rows["parts__triton"]["ready_s"]) == pytest.approx(server["ready_ns"] / 1e9, abs=1e-5)
-    assert re.search(r"^Server triton is ready after [3-9]\.", well.done.out, re.MULTILINE)
     assert well.operator("parts")["result"]["wall_ns"] < server["ready_ns"]
-    assert server["result"]["wall_ns"] is None or server["result"]["wall_ns"] > server["ready_ns"]
+    assert server["result"]["wall_ns"] > server["ready_ns"]
 
 
 def test_a_server_is_measured_idle_and_under_load(sized: Get) -> None:

@@ -18,6 +18,9 @@ from cpost.model import (
     Resources,
     Run,
     Sample,
+    Server,
+    ServerKind,
+    ServerRecord,
     Statistic,
     Step,
     StepResult,
@@ -51,6 +54,12 @@ def step(**given: Any) -> Step:
         "declared": Resources(),
     }
     return Step(**{**stated, **given})
+
+
+def server(name: str = "web", **given: Any) -> Server:
+    """One of operator a's; what is given is its own, or else its step's."""
+    own = {key: given.pop(key) for key in ("models", "connections", "speaks_triton", "shared") if key in given}
+    return Server(name, ServerKind.SERVICE, step(**{"operator": f"a__{name}", "image": "img:2", **given}), **own)
 
 
 def sample(t_ms: float, cpu_us: int = 0, memory: int | None = None, **given: Any) -> Sample:
@@ -98,6 +107,23 @@ def record(name: str = "a", **given: Any) -> OperatorRecord:
         **given,
     }
     return OperatorRecord(operator=name, **stated)
+
+
+def server_record(name: str = "triton", **given: Any) -> ServerRecord:
+    stated: dict[str, Any] = {
+        "kind": ServerKind.TRITON,
+        "image": "img:2",
+        "models": ("double",),
+        "declared": Resources(),
+        "result": result(),
+        "recommendation": advice(2000, 512 * MB),
+        "usage": usage(memory=300 * MB),
+        "ready_ns": 1_500_000_000,
+        "idle": usage(1.0, 100 * MB),
+        "load": usage(150.0, 200 * MB),
+        **given,
+    }
+    return ServerRecord(name=name, **stated)
 
 
 def run(*records: OperatorRecord, **given: Any) -> Run:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import MB, REFUSED, pipeline, record, repeat, result, run, sample, step
+from builders import MB, REFUSED, pipeline, record, repeat, result, run, sample, server, server_record, step
 
 from cpost.console import CommandConsole, Console
 from cpost.doctor import Finding, Verdict
-from cpost.model import Doubt, Options, Outcome, Plan, Spread, Spreads
+from cpost.model import Doubt, ModelServed, Options, Outcome, Plan, Spread, Spreads, TritonFacts
 from cpost.session import Preview
 from cpost.store import load_run
 
@@ -347,3 +347,65 @@ def test_beside_a_command_a_signal_is_announced(
     assert written == [], "the first Ctrl-C is the command's own"
     CommandConsole().announce_signal(signum, count)
     assert word.encode() in written[0]
+
+
+# ---------------------------------------------------------------- servers
+
+DEAD = result(Outcome.FAILED, cause="signal 9", exit_code=137, log_tail=(f"| {'x':60} | {'-' * 60}+", "the end"))
+SHORT_LINES = ["  | | x    | ---+", "  | the end"]
+
+
+def log_lines(text: str, title: str) -> list[str]:
+    return text.partition(f"{title}\n")[2].splitlines()[:2]
+
+
+def test_a_server_s_start_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.server_starts(server("triton", models=("double", "other")))
+    console.server_starts(server("web"))
+    console.server_ready(server("web"), 1_500_000_000)
+    assert said(capsys).splitlines() == [
+        "Starting server triton with double, other ...",
+        "Starting server web ...",
+        "Server web is ready after 1.500 s",
+    ]
+
+
+def test_a_failure_shows_what_its_servers_said_last(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    servers = (server_record(result=DEAD, recommendation=REFUSED), server_record("web"))
+    failed = record(result=result(Outcome.FAILED, cause="c"), recommendation=REFUSED, servers=servers)
+    Console().operator_ends(failed, series, kept=True)
+    text = said(capsys)
+    shown = log_lines(text, "The last lines of the log of its server triton:")
+    assert [line.replace(" ", "") for line in shown] == [line.replace(" ", "") for line in SHORT_LINES]
+    assert len(shown[0]) < 30  # what only fills up a wide table is left out
+    assert "its server web" not in text
+
+
+def test_where_a_server_s_series_is_or_the_series(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    served = server_record(series_file="a__triton_final_result.csv")
+    Console().operator_ends(record(servers=(served,)), series, kept=True)
+    assert "\nIts servers' are beside it: a__triton_final_result.csv\n" in said(capsys)
+    series.with_name("a__triton_final_result.csv").write_text(SERIES.replace("50.000", "70.000"))
+    Console().operator_ends(record(servers=(served,)), series, kept=False)
+    text = said(capsys)
+    assert text.index("   50.000    |") < text.index("Operator a__triton Metrics Data") < text.index("   70.000    |")
+
+
+def test_what_a_server_served_and_what_bent_its_figures(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    facts = TritonFacts("2", (ModelServed("double", "1", 0),))
+    served = server_record(result=result(warnings=("odd",)), triton=facts)
+    Console().operator_ends(record("seg", servers=(served,)), series, kept=True)
+    told = capsys.readouterr()
+    assert "Server triton served seg: model double: 0 requests\n" in told.out
+    assert "cpost: warning: seg, server triton: odd\n" in told.err
+
+
+def test_the_end_says_why_servers_have_no_recommendation(capsys: pytest.CaptureFixture[str]) -> None:
+    own = server_record(recommendation=REFUSED)
+    shared = server_record("all", recommendation=REFUSED, result=DEAD)
+    Console().run_ends(run(record("seg", servers=(own,)), servers=(shared,), complete=True))
+    text = said(capsys)
+    assert "No recommendation for server triton of seg: the operator failed\n" in text
+    assert "No recommendation for server all: the operator failed\n" in text
+    assert log_lines(text, "The last lines of the log of server all:")[1] == SHORT_LINES[1]

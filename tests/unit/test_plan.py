@@ -11,8 +11,24 @@ from builders import operator, pipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.model import Input, Mount, Operator, Options, Output, Resources, Service, Step
-from cpost.plan import Place, execution_order, host_ceiling_bytes, make_plan
+from cpost.errors import UsageError
+from cpost.model import (
+    ALL_GPUS,
+    HttpConnection,
+    Input,
+    Mount,
+    Operator,
+    Options,
+    Output,
+    Plan,
+    Resources,
+    Server,
+    ServerKind,
+    Service,
+    Step,
+    VolumeConnection,
+)
+from cpost.plan import Place, execution_order, host_ceiling_bytes, images_of, make_plan, servers_of
 
 MIB = 2**20
 GIB = 2**30
@@ -197,3 +213,181 @@ def test_a_share_of_the_host_stays_free(host: int, wanted: int) -> None:
 @given(st.integers(16 * MIB, 2**44))
 def test_a_ceiling_is_below_the_host_and_at_least_half_of_it(host: int) -> None:
     assert host / 2 <= host_ceiling_bytes(host) < host
+
+
+# ---------------------------------------------------------------- servers: Triton
+
+LOADS = "--load-model="
+
+
+def test_a_triton_serves_the_models_asked_for_and_no_others() -> None:
+    (made,) = steps(operator(models=("b", "a")), models_dir="/repo", triton_image="triton:1", triton_args=("--x", "1"))
+    (triton,) = made.servers
+    assert (triton.name, triton.kind, triton.speaks_triton, triton.shared) == ("triton", ServerKind.TRITON, True, False)
+    assert (triton.step.operator, triton.step.image, triton.models) == ("a__triton", "triton:1", ("b", "a"))
+    assert triton.step.command == (
+        *("tritonserver", "--model-repository=/models", "--model-control-mode=explicit"),
+        *(f"{LOADS}b", f"{LOADS}a", "--exit-on-error=false", "--x", "1"),
+    )
+    assert triton.step.mounts == (Mount("/repo", "/models", read_only=True),)
+    assert (triton.step.declared, triton.step.timeout_ns) == (Resources(), None)
+    assert {each.name: each.port for each in triton.connections} == {
+        "NVIDIA_TRITON_HTTPURI": 8000,
+        "NVIDIA_TRITON_GRPCURI": 8001,
+        "NVIDIA_CLARA_TRTISURI": 8000,
+        "CLARA_TRITON_URI": 8000,
+    }
+
+
+def test_what_an_ensemble_needs_is_loaded_where_the_repository_was_looked_at() -> None:
+    place = Place(Path("/payload"), Path("/kept"), Path("/shared"), Path("/repo"), 8 * GIB)
+    asks = pipeline(operator(models=("twice",)))
+    (made,) = make_plan(asks, place, Options(), {"a": ("twice", "double")}).steps
+    assert [word for word in made.servers[0].step.command if word.startswith(LOADS)] == [
+        f"{LOADS}twice",
+        f"{LOADS}double",
+    ]
+
+
+@pytest.mark.parametrize(("gpus", "no_gpu", "wanted"), [(2, False, ALL_GPUS), (2, True, 0), (0, False, 0)])
+def test_a_triton_gets_all_gpus_that_there_are(gpus: int, no_gpu: bool, wanted: int) -> None:
+    (made,) = steps(operator(models=("m",)), gpus=gpus, no_gpu=no_gpu)
+    assert made.servers[0].step.gpu_count == wanted
+    assert made.gpu_count == 0
+
+
+def test_a_server_runs_under_the_limits_of_the_options() -> None:
+    asks = operator(models=("m",), services=(Service("s", "img:2", requests=Resources(1000, MIB, 1)),))
+    (made,) = steps(asks, shm_bytes=7, pids_limit=8, timeout_ns=9, memory_limit_bytes=10, gpus=1)
+    for each in made.servers:
+        assert (each.step.shm_bytes, each.step.pids_limit, each.step.memory_limit_bytes) == (7, 8, 10)
+        assert each.step.timeout_ns is None  # it lives as long as its operator
+    assert made.servers[0].step.gpu_count == 1
+    assert made.servers[0].step.declared == Resources(1000, MIB, 1)
+
+
+@pytest.mark.parametrize("name", ["triton", "Triton"])
+def test_a_service_may_be_called_triton_as_well(name: str) -> None:
+    (made,) = steps(operator(models=("m",), services=(Service(name, "img:2"),)))
+    assert [each.name for each in made.servers] == [name, "models-triton"]
+    assert len({each.step.operator.lower() for each in made.servers}) == 2
+
+
+def test_one_triton_for_all_has_the_models_of_all() -> None:
+    operators = (operator("a", models=("x", "y")), operator("b"), operator("c", models=("y", "z")))
+    first, none, second = steps(*operators, triton_scope="pipeline")
+    (triton,) = first.servers
+    assert triton.shared
+    assert (triton.step.operator, triton.models) == ("pipeline__triton", ("x", "y", "z"))
+    assert none.servers == ()
+    assert second.servers[0].step.command == triton.step.command
+    assert len(list(servers_of(Plan(pipeline(), (first, none, second))))) == 1
+
+
+# ---------------------------------------------------------------- servers: services
+
+
+def serves(*services: Service, **options: Any) -> tuple[Server, ...]:
+    return steps(operator(services=services), **options)[0].servers
+
+
+def test_a_service_is_a_container_of_its_own() -> None:
+    (made,) = serves(Service("web", "img:2", ("run", "-x"), (("A", "1"),)))
+    assert (made.name, made.kind, made.models, made.shared) == ("web", ServerKind.SERVICE, (), False)
+    assert (made.step.operator, made.step.image, made.step.command) == ("a__web", "img:2", ("run", "-x"))
+    assert made.step.env == (("NVIDIA_CLARA_SERVICE_DATA_PATH", "/clara/common"), ("A", "1"))
+    assert (made.step.mounts, made.connections) == ((), ())
+
+
+def test_services_with_image_and_command_in_common_are_one_container() -> None:
+    services = (
+        Service("one", "img:2", ("run",), (("A", "1"),), http=(HttpConnection("ONE", 9000),)),
+        Service("other", "img:3", ("run",)),
+        Service("two", "img:2", ("run",), (("B", "2"),), http=(HttpConnection("TWO"), HttpConnection("TWO_GRPC"))),
+        Service("three", "img:2", ("run", "more")),
+    )
+    first, *others = serves(*services)
+    assert [first.name, *(each.name for each in others)] == ["one", "other", "three"]
+    assert dict(first.step.env) == {"NVIDIA_CLARA_SERVICE_DATA_PATH": "/clara/common", "A": "1", "B": "2"}
+    assert [(each.name, each.port) for each in first.connections] == [("ONE", 9000), ("TWO", 8000), ("TWO_GRPC", 8001)]
+
+
+def test_services_of_two_operators_are_two_containers() -> None:
+    same = (Service("web", "img:2"),)
+    names = [
+        each.servers[0].step.operator for each in steps(operator("a", services=same), operator("b", services=same))
+    ]
+    assert names == ["a__web", "b__web"]
+
+
+def test_models_lie_where_a_service_of_the_platform_finds_them() -> None:
+    store = Service("trtis", "img:2", ("tritonserver", "--model-store=$(NVIDIA_CLARA_SERVICE_DATA_PATH)/models"))
+    (made,) = serves(store, models_dir="/repo")
+    assert made.step.command[1] == "--model-store=/clara/common/models"
+    assert made.step.mounts == (
+        Mount("/repo", "/clara/common/models", read_only=True),
+        Mount("/repo", "/models", read_only=True),
+    )
+    assert serves(store)[0].step.mounts == ()
+
+
+def test_folders_are_shared_by_path_within_an_operator() -> None:
+    services = (
+        Service("one", "img:2", volumes=(VolumeConnection("data", "/var/data"), VolumeConnection("more", "/more"))),
+        Service("two", "img:3", volumes=(VolumeConnection("same", "/var/data"),)),
+    )
+    first, second = steps(operator("a", services=services), operator("b", services=services[:1]))
+    data, more = (
+        Mount("/shared/a/var_data", "/var/data", read_only=False),
+        Mount("/shared/a/more", "/more", read_only=False),
+    )
+    assert first.mounts == (data, more)
+    assert first.shared_folders == (data.source, more.source)
+    assert [each.step.mounts for each in first.servers] == [(data, more), (data,)]
+    assert not set(first.shared_folders) & set(second.shared_folders)
+
+
+@pytest.mark.parametrize(
+    ("image", "command", "wanted"),
+    [
+        ("nvcr.io/nvidia/tritonserver:25", (), True),
+        ("mine:1", ("tritonserver", "-x"), True),
+        ("mine:1", ("/opt/bin/trtserver",), True),
+        ("trtis:1", ("run",), True),
+        ("mine:1", ("sh", "-c", "tritonserver"), False),
+        ("mine:1", (), False),
+    ],
+)
+def test_a_service_that_looks_like_a_triton_is_asked_as_one(image: str, command: tuple[str, ...], wanted: bool) -> None:
+    assert serves(Service("s", image, command))[0].speaks_triton is wanted
+
+
+# ---------------------------------------------------------------- servers: names and images
+
+
+@pytest.mark.parametrize(
+    "operators",
+    [
+        (operator("a", models=("m",)), operator("a__triton")),
+        (operator("a", models=("m",)), operator("A__Triton")),
+        (operator("a", services=(Service("b__c", "i"),)), operator("a__b", services=(Service("c", "i"),))),
+        (operator("a", models=("m",), services=(Service("triton", "i"), Service("models-triton", "i:2"))),),
+    ],
+)
+def test_files_of_one_name_are_refused(operators: tuple[Operator, ...]) -> None:
+    with pytest.raises(UsageError, match=r"the files of server \S+ would be called \S+, as those of"):
+        steps(*operators)
+
+
+def test_an_operator_may_not_be_called_as_the_server_of_all() -> None:
+    with pytest.raises(UsageError, match="pipeline__triton"):
+        steps(operator("pipeline__triton", models=("m",)), triton_scope="pipeline")
+
+
+def test_images_are_those_of_servers_as_well() -> None:
+    made = steps(
+        operator("a", image="op:1", models=("m",), services=(Service("s", "web:1"),)),
+        operator("b", image="op:1", models=("m",)),
+        triton_image="triton:1",
+    )
+    assert images_of(Plan(pipeline(), made)) == ["web:1", "triton:1", "op:1"]

@@ -17,10 +17,11 @@ from cpost.model import (
     RepeatKind,
     Resources,
     Statistic,
+    StepResult,
     Usage,
 )
 from cpost.model.gpu import GpuMemorySource, GpuUsage
-from cpost.policy import POLICIES, recommend, recommend_worst
+from cpost.policy import POLICIES, for_server, recommend, recommend_worst, sized_server
 
 MB = 10**6
 BYTES = st.integers(0, 2**42)
@@ -405,3 +406,41 @@ def test_exact_totals_leave_no_doubt() -> None:
     assert len(recommend("peak", result(totals=totals()), usage()).reasons) == 2
     refused = recommend("peak", result(totals=totals(source="engine stats")), usage(memory=None))
     assert (refused.status, len(refused.reasons)) == (Advice.REFUSED, 1)
+
+
+# ---------------------------------------------------------------- servers
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_server_is_sized_by_the_cpu_of_its_load_and_the_memory_of_its_life(policy: str) -> None:
+    whole, load = usage(780.0, 900 * MB, need_peak_bytes=900 * MB), usage(150.0, 300 * MB, window_ns=5)
+    used = sized_server(whole, load)
+    assert used == replace(whole, cpu_pct=load.cpu_pct, window_ns=5)
+    made = for_server(recommend(policy, result(), used), load)
+    assert made.requests.cpu_millicores == 2000
+    assert made.requests.memory_bytes is not None
+    assert made.requests.memory_bytes >= 1000 * MB
+    assert made.reasons[-1].startswith("a server: CPU while its operator ran; memory over its whole life")
+
+
+def test_a_server_without_a_load_is_sized_by_its_whole_life_and_says_so() -> None:
+    used = sized_server(usage(780.0), None)
+    assert used == usage(780.0)
+    made = for_server(recommend("peak", result(), used), None)
+    assert made.requests.cpu_millicores == 8000
+    assert made.reasons[-1].startswith("a server: CPU and memory over its whole life")
+    assert sized_server(None, usage()) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (result(Outcome.FAILED, cause="model m: the operator"), "the server failed (model m: the operator)"),
+        (result(totals=totals(oom_kills=1)), "a process of the server was killed for memory: its real need was"),
+        (result(Outcome.TIMED_OUT), "its time was up before its end"),
+    ],
+)
+def test_a_refusal_of_a_server_is_in_words_of_a_server(how: StepResult, said: str) -> None:
+    made = for_server(recommend("peak", how, usage()), usage())
+    assert_refused(made, said)
+    assert len(made.reasons) == 1

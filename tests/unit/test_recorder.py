@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import MB, MS, result, sample, totals
+from builders import MB, MS, result, sample, server, totals
 
-from cpost.model import Sample, StepResult, Usage
+from cpost.model import Advice, Outcome, Resources, Sample, Server, StepResult, TritonFacts, Usage
 from cpost.model.gpu import BusySpan, Gpu, GpuLook, GpuReading
-from cpost.recorder import GpuRecorder, Recorder, SeriesRecorder
+from cpost.recorder import GpuRecorder, Recorder, SeriesRecorder, ServerRecorder
 from cpost.report.spreadsheet import series_header
 from cpost.store import RunFolder
 
@@ -30,6 +30,12 @@ class Audience:
     def operator_progress(self, elapsed_ns: int, percent: float | None, last: Sample | None, peak: int | None) -> None:
         self.shown.append((elapsed_ns, percent, last, peak))
 
+    def server_starts(self, started: Server) -> None:
+        self.shown.append(("starts", started.name))
+
+    def server_ready(self, started: Server, after_ns: int) -> None:
+        self.shown.append(("ready", started.name, after_ns))
+
 
 @pytest.fixture
 def audience() -> Audience:
@@ -41,10 +47,13 @@ def recorder(tmp_path: Path, audience: Audience) -> Recorder:
     return recorder_of(tmp_path, audience, GpuRecorder((), list))
 
 
+def series_of(folder: Path, name: str, gpus: GpuRecorder) -> SeriesRecorder:
+    file = RunFolder(folder, [name], overwrite=False).open_series(name, series_header(len(gpus.gpus)))
+    return SeriesRecorder(file, 20 * MS, 8, gpus)
+
+
 def recorder_of(folder: Path, audience: Audience, gpus: GpuRecorder) -> Recorder:
-    file = RunFolder(folder, ["seg"], overwrite=False).open_series("seg", series_header(len(gpus.gpus)))
-    series = SeriesRecorder(file, 20 * MS, 8, gpus)
-    return Recorder(series, audience)
+    return Recorder(series_of(folder, "seg", gpus), audience)
 
 
 def rows(recorder: Recorder) -> list[dict[str, str]]:
@@ -145,3 +154,110 @@ def test_without_gpus_a_series_has_no_columns_for_them(recorder: Recorder) -> No
     assert not [name for name in rows(recorder)[0] if "gpu" in name]
     assert used is not None
     assert used.gpus == ()
+
+
+# ---------------------------------------------------------------- servers
+
+
+def server_recorder(folder: Path, audience: Audience, gpus: GpuRecorder, which: Server | None = None) -> ServerRecorder:
+    which = which or server("triton", models=("m",), declared=Resources(1000), memory_limit_bytes=10**12)
+    return ServerRecorder(which, series_of(folder, "a__triton", gpus), gpus, 20 * MS, 8, audience)
+
+
+def serve(recorder: ServerRecorder) -> None:
+    """Three seconds: it loads, using 90 %, waits, and works at 200 %, with 50, 20 and 80 MB."""
+    cpu_us = 0
+    for t_ms in range(0, 3001, 10):
+        percent, memory = (90, 50) if t_ms <= 1000 else (0, 20) if t_ms <= 2000 else (200, 80)
+        cpu_us += percent * 100 if t_ms else 0
+        recorder.samples(AT, [sample(t_ms, cpu_us, memory * MB, memory_peak_bytes=memory * MB)])
+        if t_ms == 1050:
+            recorder.ready(1000 * MS)
+        if t_ms == 2100:
+            recorder.load_began(2000 * MS)
+    recorder.load_ended(3000 * MS)
+
+
+WHOLE = totals(2_900_000, memory_peak_bytes=90 * MB)
+
+
+def test_a_server_is_recorded_as_a_whole_and_in_stretches(tmp_path: Path, audience: Audience) -> None:
+    recorder = server_recorder(tmp_path, audience, GpuRecorder((), list))
+    serve(recorder)
+    recorder.ended(result(totals=WHOLE, wall_ns=3000 * MS), TritonFacts("2.51.0"))
+    made = recorder.record("peak", "triton:1", kept=True)
+    recorder.close()
+    assert audience.shown == [("starts", "triton"), ("ready", "triton", 1000 * MS)]
+    assert (made.name, made.image, made.models, made.declared) == ("triton", "triton:1", ("m",), Resources(1000))
+    assert (made.ready_ns, made.triton, made.series_file) == (
+        10**9,
+        TritonFacts("2.51.0"),
+        "a__triton_final_result.csv",
+    )
+    assert made.usage is not None
+    assert made.idle is not None
+    assert made.load is not None
+    assert made.usage.cpu_pct.average == pytest.approx(290 / 3)
+    assert made.usage.memory_bytes.maximum == 90 * MB
+    assert made.idle.cpu_pct.average == pytest.approx(0, abs=1)
+    assert made.load.cpu_pct.average == pytest.approx(200, abs=3)
+    assert (made.idle.memory_bytes.maximum, made.load.memory_bytes.maximum) == (50 * MB, 80 * MB)
+    assert made.recommendation.requests == Resources(2000, 256 * MB)
+    assert any("while its operator ran" in reason for reason in made.recommendation.reasons)
+    assert len((tmp_path / made.series_file).read_text().splitlines()) == 302
+
+
+def test_what_is_odd_about_a_server_is_among_its_warnings(tmp_path: Path, audience: Audience) -> None:
+    recorder = server_recorder(tmp_path, audience, GpuRecorder((), list))
+    recorder.ended(result(Outcome.FAILED, cause="exit code 7", warnings=("one",)), None)
+    made = recorder.record("peak", "triton:1", kept=False, problems=("two",))
+    recorder.close()
+    assert made.result.warnings == ("one", "two")
+    assert (made.series_file, made.usage, made.load, made.ready_ns) == ("", None, None, None)
+    assert made.recommendation.reasons == ("the server failed (exit code 7)",)
+
+
+def test_a_server_that_was_never_started_has_a_record_that_says_so(tmp_path: Path, audience: Audience) -> None:
+    recorder = server_recorder(tmp_path, audience, GpuRecorder((), list))
+    made = recorder.record("peak", "triton:1", kept=True)
+    recorder.close()
+    assert (made.result.outcome, made.result.cause) == (Outcome.FAILED, "it was not started")
+    assert made.recommendation.status is Advice.REFUSED
+
+
+def test_a_server_reaching_its_limit_is_refused(tmp_path: Path, audience: Audience) -> None:
+    tight = server("triton", memory_limit_bytes=90 * MB)
+    recorder = server_recorder(tmp_path, audience, GpuRecorder((), list), tight)
+    serve(recorder)
+    recorder.ended(result(totals=WHOLE, wall_ns=3000 * MS), None)
+    made = recorder.record("peak", "triton:1", kept=True)
+    recorder.close()
+    assert made.recommendation.reasons == ("its memory reached the limit of 90.000 MB: more may be of use to it",)
+
+
+def test_looks_at_gpus_go_to_a_server_s_stretches_too(tmp_path: Path, audience: Audience) -> None:
+    come = [look(-5, 0), look(500, 900), look(1500, 300), look(2500, 700), look(2990, 650)]
+    gpus = GpuRecorder((Gpu("GPU-a", "A", 1000), Gpu("GPU-b", "B")), lambda: [come.pop(0) for _ in come[:1]])
+    recorder = server_recorder(tmp_path, audience, gpus)
+    serve(recorder)
+    recorder.ended(result(totals=WHOLE, wall_ns=3000 * MS), None)
+    made = recorder.record("peak", "triton:1", kept=True)
+    recorder.close()
+    peaks = [used.gpus[0].memory_peak_bytes for used in (made.usage, made.idle, made.load) if used is not None]
+    assert peaks == [900, 300, 700]
+
+
+def test_a_recorder_keeps_its_own_servers_apart_from_shared_ones(tmp_path: Path, audience: Audience) -> None:
+    gpus = GpuRecorder((), list)
+    made = []
+
+    def beside(which: Server) -> ServerRecorder:
+        made.append(server_recorder(tmp_path / which.name, audience, gpus, which))
+        return made[-1]
+
+    recorder = Recorder(series_of(tmp_path, "seg", gpus), audience, beside)
+    own, shared = recorder.server(server("own")), recorder.server(server("all", shared=True))
+    assert recorder.servers == [own]
+    assert made == [own, shared]
+    recorder.close()
+    made[1].close()

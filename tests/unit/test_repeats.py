@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import MB, pipeline, result, sample, step, totals, usage
+from builders import MB, pipeline, result, sample, server, step, totals, usage
 
 from cpost import measurer
 from cpost.errors import EngineError, HostError, Interrupted
@@ -18,7 +19,7 @@ from cpost.measure.container import Bench
 from cpost.measure.servers import SharedServers
 from cpost.measure.step import Measured, measure_step
 from cpost.measurer import Containers, Measurer
-from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Step, StepResult
+from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Server, Step, StepResult
 from cpost.outputs import OutputFolders
 from cpost.repeats import Runner
 from cpost.store import RunFolder
@@ -53,6 +54,12 @@ class Audience:
     def operator_progress(self, *_: Any) -> None:
         pass
 
+    def server_starts(self, started: Server) -> None:
+        self.told.append(f"{started.name} starts")
+
+    def server_ready(self, *_: Any) -> None:
+        pass
+
 
 class Place:
     """A runner whose operator writes a file and its number of the run to its series, and behaves as told."""
@@ -68,6 +75,7 @@ class Place:
         self.audience = Audience()
         self.interrupts = Interrupts()
         self.behave: Behave = well
+        self.serve: Behave = well
         self.ran: list[tuple[str, int, list[str]]] = []
         self.kept: list[OperatorRecord] = []
         self.seen: list[dict[str, str]] = []
@@ -79,7 +87,19 @@ class Place:
         self.ran.append((run_step.image, earlier, [path.name for path in out.iterdir()]))
         (out / f"of run {earlier}").touch()
         observer.samples(0, [sample(earlier + 1), sample(earlier + 2)])
+        for each in run_step.servers:
+            if not (each.shared and earlier):
+                self.serve_one(observer.server(each), earlier)
         return Measured(self.behave(earlier))
+
+    def serve_one(self, observer: Any, earlier: int) -> None:
+        """A server that is idle for a second, and then under load for one, with more of everything in each run."""
+        observer.ready(0)
+        observer.load_began(1000 * 10**6)
+        for t_ms in range(0, 2001, 10):
+            busy = max(0, t_ms - 1000) * 1000 * (earlier + 1)
+            observer.samples(0, [sample(t_ms + earlier, busy, (earlier + 1) * MB)])
+        observer.ended(self.serve(earlier), None)
 
     def run(self, *, kept: bool = True, warnings: tuple[str, ...] = (), **chosen: int) -> OperatorRecord:
         bench = Bench(
@@ -99,9 +119,9 @@ class Place:
         options = Options(metrics_dir=str(self.metrics) if kept else None, **chosen)
         outputs = OutputFolders(self.outputs, overwrite=False)
         outputs.make(Plan(pipeline(), (self.step,)))
-        subject = Containers(bench, outputs, {self.step.image: "sha256:1"}, (), SharedServers(bench))
-        measuring = Measurer(subject, self.folder.open_series, options, 2, self.audience)
-        runner = Runner(subject, measuring, self.folder, options, self.interrupts, self.audience, self.keep)
+        subject = Containers(bench, outputs, {"img:1": "sha256:1", "img:2": "sha256:2"}, (), SharedServers(bench))
+        self.measuring = Measurer(subject, self.folder.open_series, options, 8, self.audience)
+        runner = Runner(subject, self.measuring, self.folder, options, self.interrupts, self.audience, self.keep)
         return runner.run(self.step, warnings)
 
     def keep(self, record: OperatorRecord) -> None:
@@ -247,6 +267,86 @@ def test_outputs_that_cannot_be_removed_end_them(place: Place, monkeypatch: pyte
         place.run(repeat=3)
     assert len(place.ran) == 1
     assert place.kept[-1].series_file == "seg_final_result.csv"
+
+
+# ---------------------------------------------------------------- servers
+
+
+@pytest.fixture
+def served(place: Place) -> Place:
+    """A place whose operator has two servers, one of them shared."""
+    servers = (server("web", operator="seg__web"), server("all", operator="pipeline__all", shared=True))
+    place.step = replace(place.step, servers=servers)
+    return place
+
+
+def test_a_single_run_has_its_servers_beside_it(served: Place) -> None:
+    made = served.run()
+    (web,) = made.servers
+    assert (web.name, web.image, web.series_file) == ("web", "img:2", "seg__web_final_result.csv")
+    assert web.load is not None
+    assert web.load.cpu_pct.average == pytest.approx(100, abs=1.1)
+    assert web.recommendation.status is Advice.OK
+    (shared,) = served.measuring.shared_records({"pipeline__all": "img:2"}, Outcome.COMPLETED)
+    assert (shared.name, shared.image, shared.series_file) == ("all", "img:2", "pipeline__all_final_result.csv")
+    assert shared.recommendation.status is Advice.OK
+    assert served.audience.told == ["web starts", "all starts"]
+
+
+def test_each_run_has_a_fresh_server_whose_series_stays(served: Place) -> None:
+    made = served.run(repeat=3, warmup=1)
+    names = ["seg__web_warmup1.csv", "seg__web_repeat1.csv", "seg__web_repeat2.csv", "seg__web_final_result.csv"]
+    assert [each.servers[0].series_file for each in made.repeats] == names
+    assert [served.series()[name] for name in names] == ["0.000000", "0.001000", "0.002000", "0.003000"]
+    assert [len(each.servers) for each in made.repeats] == [1] * 4
+    assert served.audience.told.count("web starts") == 4
+    assert served.audience.told.count("all starts") == 1
+
+
+def test_a_server_over_repeats_is_as_its_operator_is(served: Place) -> None:
+    """The median of averages and the highest of everything else, over the measured runs; the worst one decides."""
+    (web,) = served.run(repeat=3, warmup=1).servers
+    assert web.load is not None
+    assert web.idle is not None
+    assert web.usage is not None
+    assert web.load.cpu_pct.average == pytest.approx(300, rel=0.02)
+    assert web.load.cpu_pct.maximum == pytest.approx(400, rel=0.02)
+    assert (web.load.memory_bytes.maximum, web.idle.memory_bytes.maximum) == (4 * MB, 4 * MB)
+    assert web.usage.memory_bytes.maximum == MB  # its kernel's own mark
+    assert web.recommendation.requests.cpu_millicores == 4000
+    assert any(text.startswith("cpu: ") and "(repeat 3 of 3)" in text for text in web.recommendation.reasons)
+    assert any("a server: CPU while its operator ran" in text for text in web.recommendation.reasons)
+
+
+def test_what_is_on_disk_between_the_runs_names_the_servers_files(served: Place) -> None:
+    served.run(repeat=2)
+    ended, begun = served.kept
+    assert ended.repeats[0].servers[0].series_file == "seg__web_final_result.csv"
+    assert begun.repeats[0].servers[0].series_file == "seg__web_repeat1.csv"
+    assert "seg__web_repeat1.csv" in served.seen[1]
+
+
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_of_a_load_that_was_not_whole_nothing_follows(served: Place, repeat: int) -> None:
+    served.behave = failing(repeat - 1)
+    (web,) = served.run(repeat=repeat).servers
+    assert web.recommendation.status is Advice.REFUSED
+    assert web.recommendation.reasons == ("seg, which it served, did not end well",)
+    (shared,) = served.measuring.shared_records({"pipeline__all": "img:2"}, Outcome.FAILED)
+    assert shared.recommendation.reasons == ("an operator, which it served, did not end well",)
+
+
+def test_a_server_that_failed_is_refused_for_its_own_reason(served: Place) -> None:
+    served.behave, served.serve = failing(0), failing(0)
+    (web,) = served.run().servers
+    assert web.recommendation.reasons == ("the server failed (because)",)
+
+
+def test_a_server_that_failed_in_an_earlier_repeat_is_refused(served: Place) -> None:
+    """Its operator did not mind."""
+    served.serve = failing(0)
+    (web,) = served.run(repeat=2).servers
+    assert web.recommendation.reasons == ("repeat 1 of 2: the server failed (because)",)
 
 
 # ---------------------------------------------------------------- names

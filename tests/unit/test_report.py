@@ -7,10 +7,24 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pytest
-from builders import MB, REFUSED, advice, operator, pipeline, record, repeat, result, step, totals, usage
+from builders import (
+    MB,
+    REFUSED,
+    advice,
+    operator,
+    pipeline,
+    record,
+    repeat,
+    result,
+    server_record,
+    step,
+    totals,
+    usage,
+)
 
 from cpost.model import (
     Input,
+    ModelServed,
     Mount,
     Options,
     Outcome,
@@ -23,6 +37,7 @@ from cpost.model import (
     Spread,
     Spreads,
     Statistic,
+    TritonFacts,
 )
 from cpost.model.gpu import GpuUsage
 from cpost.plan import Place, make_plan
@@ -34,6 +49,7 @@ from cpost.report.tables import (
     repeat_line,
     requests_text,
     series,
+    served_lines,
     spread_summary,
 )
 
@@ -328,3 +344,82 @@ def test_without_the_kernel_s_mark_the_highest_sample_is_a_lower_bound() -> None
     shown = record(result=result(totals=totals()), usage=replace(usage(), peaks_sampled=True))
     assert ">= 1.000 MB" in operator_summary(shown)
     assert ">=" not in operator_summary(record(result=result(totals=totals())))
+
+
+# ---------------------------------------------------------------- servers
+
+
+def test_a_server_s_rows_are_below_its_operator_s() -> None:
+    """Under load, but for the memory's maximum, which is that of its whole life; then idle."""
+    text = operator_summary(record(servers=(server_record(),)))
+    assert (
+        text
+        == """\
++---------------------+------------+------------+-------------+
+|       Metric        |  Average   |  Maximum   |  Resource   |
++---------------------+------------+------------+-------------+
+|         CPU         | 100.000 %  | 100.000 %  |   cpu: 1    |
+|       Memory        |  1.000 MB  |  1.000 MB  | memory: 256 |
+|     triton: CPU     | 150.000 %  | 150.000 %  |   cpu: 2    |
+|   triton: Memory    | 200.000 MB | 300.000 MB | memory: 512 |
+|  triton: CPU idle   |  1.000 %   |  1.000 %   |      -      |
+| triton: Memory idle | 100.000 MB | 100.000 MB |      -      |
++---------------------+------------+------------+-------------+"""
+    )
+
+
+def cells(text: str, name: str) -> list[list[str]]:
+    lines = [re.split(r" *\| *", line.strip("| ")) for line in text.splitlines() if "|" in line]
+    return [line for line in lines if line[0].startswith(name)]
+
+
+def test_what_is_not_known_of_a_server_is_no_zero() -> None:
+    no_load = operator_summary(record(servers=(server_record(load=None, idle=None, recommendation=REFUSED),)))
+    assert cells(no_load, "triton") == [
+        ["triton: CPU (whole life)", "100.000 %", "100.000 %", "none"],
+        ["triton: Memory (whole life)", "300.000 MB", "300.000 MB", "none"],
+    ]
+    nothing = operator_summary(record(usage=None, servers=(server_record(usage=None, load=None, idle=None),)))
+    assert [line[1:3] for line in cells(nothing, "triton")] == [["-", "-"], ["-", "-"]]
+    sampled = server_record(usage=usage(memory=300 * MB, peaks_sampled=True))
+    assert cells(operator_summary(record(servers=(sampled,))), "triton: Memory")[0][2] == ">= 300.000 MB"
+
+
+def test_a_server_s_gpus_are_those_of_its_whole_life() -> None:
+    whole = usage(gpus=(GpuUsage("GPU-a", True, 40.5, 97, 1500e6, 2_000_000_000),))
+    text = operator_summary(record(servers=(server_record(usage=whole),)))
+    assert cells(text, "triton: GPU") == [
+        ["triton: GPU", "40.500 %", "97.000 %", "-"],
+        ["triton: GPU memory", "1500.000 MB", "2000.000 MB", "-"],
+    ]
+
+
+def test_servers_of_all_operators_come_last() -> None:
+    dead = server_record(result=result(Outcome.FAILED, exit_code=137), recommendation=REFUSED)
+    text = pipeline_summary([record("a"), record("b", servers=(server_record("web"),))], [dead])
+    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert [name for name in names if name] == ["Operator", "a", "b", "(shared)", "(Non-zero exitcode)"]
+    assert text.index("web: CPU") < text.index("(shared)") < text.index("triton: CPU")
+
+
+def test_what_was_served_is_said_of_each_model_and_version() -> None:
+    models = (
+        ModelServed("double", "1", 12, 0, 12, 12, 100.0, 3204.0, 3400.0),
+        ModelServed("odd", "1", 1, 2),
+        ModelServed("odd", "2", 0, 0),
+        ModelServed("untold", "1"),
+    )
+    assert served_lines(server_record(triton=TritonFacts("2.51.0", models))) == [
+        "model double: 12 requests, on average 0.10 ms in the queue and 3.20 ms computing",
+        "model odd, version 1: 1 request, 2 failed, on average - in the queue and - computing",
+        "model odd, version 2: 0 requests",
+        "model untold: - requests",
+    ]
+    assert served_lines(server_record()) == []
+
+
+def test_a_plan_says_where_one_server_is_for_all() -> None:
+    place = Place(PurePosixPath("<input>"), PurePosixPath("w"), PurePosixPath("s"), None, 2**33)
+    asks = pipeline(operator("a", models=("m",)))
+    shown = plan_text(make_plan(asks, place, Options(triton_scope="pipeline", triton_image="t:1")), {"t:1": False}, {})
+    assert "server      triton: t:1 (to be pulled), one for all operators" in shown

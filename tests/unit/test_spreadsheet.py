@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pandas
 import pytest
-from builders import MB, MS, REFUSED, advice, record, repeat, result, sample, totals, usage
+from builders import MB, MS, REFUSED, advice, record, repeat, result, sample, server_record, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.model import (
     Detail,
     Doubt,
+    ModelServed,
     OperatorRecord,
     Outcome,
     RepeatKind,
@@ -24,6 +25,7 @@ from cpost.model import (
     Spread,
     Spreads,
     Statistic,
+    TritonFacts,
 )
 from cpost.model.gpu import GpuUsage
 from cpost.report.spreadsheet import (
@@ -312,3 +314,43 @@ def test_formulas_do_not_get_into_a_summary() -> None:
     assert row["operator"] == "'=cmd|' /C calc'!A0"
     assert (row["image"], row["cause"], row["reasons"]) == ("'@img", "'a\n=1", "'-2+3")
     assert row["exit_code"] == "-1"
+
+
+# ---------------------------------------------------------------- servers
+
+
+def test_a_server_s_row_follows_its_operator_s() -> None:
+    models = (
+        ModelServed("double", "1", 3, 1, queue_us_mean=2000.0, compute_us_mean=8000.0),
+        ModelServed("other", "1", 1, 0, queue_us_mean=6000.0, compute_us_mean=4000.0),
+        ModelServed("idle", "1", 0, 0),
+    )
+    served = server_record(triton=TritonFacts("2.51.0", models))
+    shared = server_record("all", triton=None, ready_ns=None, idle=None, load=None, recommendation=REFUSED)
+    first, own, second, last = rows(summary([record("a", servers=(served,)), record("b")], [shared], complete=True))
+    assert [each["operator"] for each in (first, own, second, last)] == ["a", "a__triton", "b", "pipeline__all"]
+    assert {name: own[name] for name in SERVED} == {
+        "server_of": "a",
+        "ready_s": "1.5",
+        "idle_cpu_average_percent": "1",
+        "idle_cpu_maximum_percent": "1",
+        "idle_memory_maximum_mb": "100",
+        "load_cpu_average_percent": "150",
+        "load_cpu_maximum_percent": "150",
+        "load_memory_maximum_mb": "200",
+        "requests_served": "4",
+        "requests_failed": "1",
+        "queue_mean_ms": "3",  # each request counts as much as the next
+        "compute_mean_ms": "7",
+    }
+    assert (own["memory_peak_mb"], own["recommended_memory_mb"], own["image"]) == ("300", "512", "img:2")
+    for operator in (first, second):
+        assert {operator[name] for name in SERVED} == {""}
+    assert {name: last[name] for name in SERVED if last[name]} == {"server_of": "pipeline"}
+    assert (last["recommended_memory_mb"], last["run_complete"]) == ("", "yes")
+
+
+def test_means_of_no_requests_are_unknown() -> None:
+    served = server_record(triton=TritonFacts("2", (ModelServed("idle", "1", 0, 2),)))
+    _, own = rows(summary([record(servers=(served,))], complete=False))
+    assert [own[name] for name in SERVED[-4:]] == ["0", "2", "", ""]

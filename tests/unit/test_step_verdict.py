@@ -37,6 +37,10 @@ def test_a_stop_on_request_is_said_before_anything_else(code: int, kills: int) -
     assert made == (Outcome.INTERRUPTED, "stopped on request")
 
 
+def test_the_end_of_its_server_is_no_request() -> None:
+    assert ended(143, stopped_as=Outcome.FAILED) == (Outcome.FAILED, "stopped, as its server was gone")
+
+
 @pytest.mark.parametrize("code", [0, 1, 137, 143])
 def test_a_time_out_comes_next(code: int) -> None:
     made = ended(code, flag=True, kills=1, peak=LIMIT, stopped_as=Outcome.TIMED_OUT)
