@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -218,9 +219,11 @@ def test_a_service_is_ready_when_its_ports_accept(
 
 
 def test_a_model_that_is_neither_there_nor_on_its_way_has_failed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "_SETTLE_NS", 30_000_000)
+    passing = itertools.count(S, S // 100)  # each look at the clock takes 10 ms
+    monkeypatch.setattr(servers, "time", SimpleNamespace(monotonic_ns=lambda: next(passing)))
+    monkeypatch.setattr(servers, "_SETTLE_NS", S // 2)
     bench.triton.ready, bench.triton.model = [False], [False]
-    bench.triton.of_models = [(GONE,), (LOADING,), (LOADING,), (LOADING,), (BROKEN,)]
+    bench.triton.of_models = [(GONE,), *[(LOADING,)] * 100, (BROKEN,)]
     problem = awaited(bench.run(triton()))
     assert problem == (Outcome.FAILED, "model m: UNAVAILABLE, no weights")
     assert len(bench.triton.of_models) == 1  # it was loading once more first
