@@ -42,7 +42,8 @@ AT = 1_700_000_000_123_456_789
 DETAIL = Detail(*range(101, 101 + len(Detail._fields)))
 FULL = Sample(1_500_000_000, 10, 7, 3, 5, 2, 405_242_000, 406_000_000, DETAIL, 4)
 REPEATED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("warmups") + 1 : SUMMARY_COLUMNS.index("server_of")]
-SERVED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("server_of") :]
+SERVED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("server_of") : SUMMARY_COLUMNS.index("compute_mean_ms") + 1]
+TRIED = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("compute_mean_ms") + 1 :]
 COUNTS = st.none() | st.integers(0, 2**63)
 SAMPLES = st.builds(
     Sample,
@@ -206,7 +207,7 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "run_complete": "yes",
         "repeats": "1",
         "warmups": "0",
-        **dict.fromkeys((*REPEATED, *SERVED), ""),
+        **dict.fromkeys((*REPEATED, *SERVED, *TRIED), ""),
     }
 
 
@@ -324,6 +325,7 @@ def test_a_server_s_row_follows_its_operator_s() -> None:
         ModelServed("double", "1", 3, 1, queue_us_mean=2000.0, compute_us_mean=8000.0),
         ModelServed("other", "1", 1, 0, queue_us_mean=6000.0, compute_us_mean=4000.0),
         ModelServed("idle", "1", 0, 0),
+        ModelServed("untold", "1", 1, 0),  # no zero goes into the means for it
     )
     served = server_record(triton=TritonFacts("2.51.0", models))
     shared = server_record("all", triton=None, ready_ns=None, idle=None, load=None, recommendation=REFUSED)
@@ -338,7 +340,7 @@ def test_a_server_s_row_follows_its_operator_s() -> None:
         "load_cpu_average_percent": "150",
         "load_cpu_maximum_percent": "150",
         "load_memory_maximum_mb": "200",
-        "requests_served": "4",
+        "requests_served": "5",
         "requests_failed": "1",
         "queue_mean_ms": "3",  # each request counts as much as the next
         "compute_mean_ms": "7",

@@ -335,8 +335,8 @@ def _served_cells(triton: TritonFacts | None) -> Sequence[Cell]:
     requests = sum(model.requests or 0 for model in triton.models)
 
     def mean(read: Callable[[ModelServed], float | None]) -> float | None:
-        total_us = sum((read(model) or 0) * (model.requests or 0) for model in triton.models)
-        return total_us / requests if requests else None
+        known = [(us, model.requests) for model in triton.models if model.requests and (us := read(model)) is not None]
+        return sum(us * count for us, count in known) / sum(count for _, count in known) if known else None
 
     return (
         requests,
