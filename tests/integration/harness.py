@@ -43,6 +43,14 @@ ENDLESS_GRACE = (
     "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
 )
 
+# Likewise, giving up on an engine that stays away after four seconds, not thirty.
+LITTLE_PATIENCE = (
+    sys.executable,
+    "-c",
+    "import runpy, sys; from cpost.measure import container; container._RECONNECT_S = 4.0; "
+    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')",
+)
+
 Record = dict[str, Any]
 Test = TypeVar("Test", bound=Callable[..., None])
 

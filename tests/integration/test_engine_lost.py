@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -84,10 +84,10 @@ def start(
 ) -> Callable[..., Running]:
     """Start a run whose engine is behind the proxy; returns when its operator runs."""
 
-    def start_run(*command: str) -> Running:
+    def start_run(*command: str, start_with: Sequence[str] = ()) -> Running:
         operators = [op("cut-off", *command), op("next", "true")]
         env = {"DOCKER_HOST": f"unix://{proxy.path}"}
-        running = cpost.start(pipeline(*operators), payload, "--json", "--force", "cont", env=env)
+        running = cpost.start(pipeline(*operators), payload, "--json", "--force", "cont", env=env, under=start_with)
         harness.until(lambda: host.live(image, running.process.pid), "the operator's container")
         time.sleep(0.5)
         return running
@@ -109,7 +109,7 @@ def test_connection_that_comes_back(start: Callable[..., Running], proxy: Proxy)
 
 
 def test_connection_that_stays_away(start: Callable[..., Running], proxy: Proxy, cpost: Cpost) -> None:
-    running = start("sleep", "1000")
+    running = start("sleep", "1000", start_with=harness.LITTLE_PATIENCE)
     proxy.cut()
     done = running.wait(timeout_s=120)
     assert done.code == 5, done

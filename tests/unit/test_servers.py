@@ -178,8 +178,10 @@ def service(name: str = "web", *ports: int, **given: Any) -> Server:
     )
 
 
-def awaited(running: RunningServer, deadline_ns: int = LONG_NS, *, stopped: bool = False) -> tuple[Outcome, str] | None:
-    return running.await_ready(deadline_ns, lambda: stopped)
+def awaited(running: RunningServer, deadline_ns: int = LONG_NS) -> tuple[Outcome, str] | None:
+    while (problem := running.check_ready(deadline_ns)) is None and not running.is_ready:
+        running.look(0.01)
+    return problem
 
 
 # ---------------------------------------------------------------- ready
@@ -261,7 +263,17 @@ def test_a_command_that_cannot_be_started_is_told_as_it_is(bench: Bench) -> None
 
 def test_a_signal_ends_the_waiting(bench: Bench) -> None:
     bench.triton.ready = [False]
-    assert awaited(bench.run(triton()), stopped=True) == (Outcome.INTERRUPTED, "stopped on request")
+    bench.bench.interrupts.deliver(2)
+    assert bench.of(bench.run(triton())).await_ready() == StepResult("op", Outcome.INTERRUPTED, "stopped on request")
+
+
+def test_a_server_that_is_ready_and_ends_is_noticed_while_another_is_awaited(bench: Bench) -> None:
+    first, second = bench.ready(service("web", 8080)), bench.run(service("late", 8080))
+    bench.triton.ready = [False]
+    bench.container("web").end = Ended(7)
+    made = bench.of(second, first).await_ready()
+    assert made is not None
+    assert made.cause.startswith("its server web: it has ended")
 
 
 @pytest.mark.parametrize(
@@ -315,14 +327,13 @@ def test_a_server_that_has_ended_since_is_not_ready_for_the_next_operator(bench:
         (Outcome.FAILED, Outcome.FAILED, "its server web: why"),
         (Outcome.OOM_KILLED, Outcome.FAILED, "its server web: why"),  # it was not the operator
         (Outcome.TIMED_OUT, Outcome.TIMED_OUT, "its server web: why"),
-        (Outcome.INTERRUPTED, Outcome.INTERRUPTED, "why"),
     ],
 )
 def test_a_step_whose_server_is_not_ready_ends_as_that_did(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, wanted: Outcome, cause: str
 ) -> None:
     running = bench.run(service("web", 8080))
-    monkeypatch.setattr(running, "await_ready", lambda *_: (outcome, "why"))
+    monkeypatch.setattr(running, "check_ready", lambda *_: (outcome, "why"))
     assert bench.of(running).await_ready() == StepResult("op", wanted, cause)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -39,6 +39,7 @@ class RunningServer:
 
     Attributes:
         host: its address on the network.
+        is_ready: whether it was found ready.
         gone_ns: when it was seen to have failed, on the monotonic clock; None where it has not.
         result: once it is not measured any more.
     """
@@ -62,7 +63,7 @@ class RunningServer:
         self._begun = False
         self._end: End | None = None
         self._failure: StepResult | None = None
-        self._is_ready = False
+        self.is_ready = False
         self.gone_ns: int | None = None
         self.result: StepResult | None = None
         self._removal = contextlib.ExitStack()
@@ -106,29 +107,18 @@ class RunningServer:
 
     # ------------------------------------------------------------ ready
 
-    def await_ready(self, deadline_ns: int, stopped: Callable[[], bool]) -> tuple[Outcome, str] | None:
-        """Ask until it is ready; returns what is the matter where it will not be, or where it was and has ended.
-
-        Args:
-            stopped: whether nobody wants it any more.
-        """
-        if self._is_ready:
+    def check_ready(self, deadline_ns: int) -> tuple[Outcome, str] | None:
+        """Ask whether it is ready, once: `is_ready` says so; returns what is the matter where it will not be, or where
+        it was and has ended."""
+        if self.is_ready:
             return self._ended_since()
-        while not self._is_ready:
-            if self._failure is not None:
-                return self._failure.outcome, self._failure.cause
-            if stopped():
-                return Outcome.INTERRUPTED, "stopped on request"
-            asked_ns = time.monotonic_ns()
-            if self._ask():
-                self._become_ready()
-                break
-            problem = self._problem(late=asked_ns > deadline_ns)
+        if self._failure is None and self._ask():
+            self._become_ready()
+        elif self._failure is None:
+            problem = self._problem(late=time.monotonic_ns() > deadline_ns)
             if problem is not None:
                 self._fail(self._container.result(*problem, exit_code=None))
-                continue
-            self.look(max(_POLL_S, _REST * (time.monotonic_ns() - asked_ns) / NS_PER_S))
-        return None
+        return (self._failure.outcome, self._failure.cause) if self._failure is not None else None
 
     def _ended_since(self) -> tuple[Outcome, str] | None:
         self.look()
@@ -149,7 +139,7 @@ class RunningServer:
         return not (self._server.speaks_triton and ports) or self._triton.server_ready() is not False
 
     def _become_ready(self) -> None:
-        self._is_ready = True
+        self.is_ready = True
         self._observer.ready(self._t_ns(time.monotonic_ns()))
         if self._server.speaks_triton:
             self._before = self._triton.counters()
@@ -260,7 +250,7 @@ class RunningServer:
         self._observer.ended(result, triton)
 
     def _scraped(self) -> TritonFacts | None:
-        if not self._server.speaks_triton or not self._is_ready:
+        if not self._server.speaks_triton or not self.is_ready:
             return None
         return facts(self._triton.version(), self._before, self._triton.counters())
 
@@ -339,15 +329,23 @@ class Servers:
     def await_ready(self) -> StepResult | None:
         """Wait until all are ready; returns how the step ended where one of them will not be."""
         deadline_ns = time.monotonic_ns() + self._bench.server_timeout_ns
-        for running in self._running:
-            problem = running.await_ready(deadline_ns, lambda: self._bench.interrupts.signum is not None)
-            if problem is not None:
-                outcome, cause = problem
-                if outcome is Outcome.OOM_KILLED:  # not the operator was
-                    outcome = Outcome.FAILED
-                cause = cause if outcome is Outcome.INTERRUPTED else f"its server {running.server.name}: {cause}"
-                return StepResult(self._step.operator, outcome, cause)
-        return None
+        while True:
+            asked_ns = time.monotonic_ns()
+            for running in self._running:
+                problem = running.check_ready(deadline_ns)
+                if problem is not None:
+                    return self._not_ready(running, *problem)
+            waiting = [running for running in self._running if not running.is_ready]
+            if not waiting:
+                return None
+            if self._bench.interrupts.signum is not None:
+                return StepResult(self._step.operator, Outcome.INTERRUPTED, "stopped on request")
+            waiting[0].look(max(_POLL_S, _REST * (time.monotonic_ns() - asked_ns) / NS_PER_S))
+
+    def _not_ready(self, running: RunningServer, outcome: Outcome, cause: str) -> StepResult:
+        if outcome is Outcome.OOM_KILLED:  # not the operator was
+            outcome = Outcome.FAILED
+        return StepResult(self._step.operator, outcome, f"its server {running.server.name}: {cause}")
 
     def variables(self) -> dict[str, str]:
         """What the operator gets in its environment: host:port of each connection."""
