@@ -65,6 +65,7 @@ def cli() -> None:
     cpost search PIPELINE INPUT       find the smallest memory and the right number of cores
     cpost check RUN_DIR [FILE]        fail where declared requests do not fit what was needed
     cpost compare RUN_A RUN_B         show what differs between two runs
+    cpost apply RUN_DIR FILE          put what a run recommends into your own file
     cpost doctor                      check this host
 
     Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
@@ -231,6 +232,40 @@ def plan(pipeline: Path, input_dir: str, *, as_json: bool, **chosen: Any) -> Non
     console = Console(as_json=as_json)
     shown = session.preview(pipeline, Options(input_dir=input_dir, **chosen_for_triton(chosen)))
     console.plan(shown)
+
+
+@cli.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--diff", "as_diff", is_flag=True, help="Print what changes [default, unless it is written].")
+@click.option("--in_place", "--in-place", is_flag=True, help="Change FILE itself.")
+@click.option("--output", metavar="F", type=click.Path(path_type=Path), help="Write the result to F, a new file.")
+def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: Path | None) -> None:
+    """Put what the run in RUN_DIR recommends into FILE: Clara, Kubernetes, Argo or Docker Compose.
+
+    Only these values change, every other byte stays. Without --in_place or --output it prints a diff and writes
+    nothing. Exit code 1: not all that is recommended could be put there, the lines on stderr say why.
+    """
+    from cpost import amend_session
+    from cpost.console import Console
+    from cpost.report.difference import amendment_line, unified
+
+    if in_place and output is not None:
+        raise UsageError("--in_place and --output exclude each other", "choose one of the two")
+    console = Console()
+    proposal = amend_session.propose(run_dir, file)
+    if as_diff or not (in_place or output):
+        console.difference(unified(proposal.source.text, proposal.text, str(file)))
+    if in_place:
+        amend_session.write_in_place(proposal)
+    elif output is not None:
+        amend_session.write_copy(proposal, output)
+    for warning in proposal.warnings:
+        console.warn(warning)
+    for amendment in proposal.amendments:
+        console.told(amendment_line(amendment))
+    _require_output(console)
+    sys.exit(ExitCode.OK if proposal.complete else ExitCode.OPERATOR_FAILED)
 
 
 @cli.command()

@@ -19,6 +19,7 @@ from cpost import store
 from cpost.errors import StoreError
 from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial
 from cpost.report import tables
+from cpost.terminal import visible
 from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
 if TYPE_CHECKING:  # `cpost exec` needs no engine, and does not load its library
@@ -331,6 +332,20 @@ class Console:
         if self._live_shown:
             self._live_shown = False
             self._write(self._out, "\r\x1b[K")
+
+    def difference(self, lines: Sequence[str]) -> None:
+        """A unified diff: as it is for a pipe, in colours and with nothing that steers a terminal on one."""
+        if not self._out.isatty():
+            self._write(self._out, "".join(lines))
+            return
+        for line in lines:
+            shown = "\t".join(visible(part) for part in line.rstrip("\r\n").split("\t"))
+            colour = "cyan" if line.startswith("@@") else {"-": "red", "+": "green"}.get(line[:1])
+            self._write(self._out, click.style(shown, fg=colour, bold=line.startswith(("---", "+++"))) + "\n")
+
+    def told(self, text: str) -> None:
+        """A line about what was done, on stderr."""
+        self._write(sys.stderr, f"{text}\n")
 
     def _write(self, stream: TextIO, text: str) -> None:
         """Write; a stream that takes no more ends the output, not the run."""

@@ -338,8 +338,12 @@ def value_of(node: Node) -> Value:
     if isinstance(node, Sequence):
         return [value_of(item) for item in node.items]
     assert isinstance(node, Mapping)
-    names = dict.fromkeys(_names(node))
-    return {name: value_of(_found(node, name)) for name in names}
+    return {name: value_of(_found(node, name)) for name in names_of(node)}
+
+
+def names_of(node: Mapping) -> tuple[str, ...]:
+    """All keys of a mapping, those from merge keys too, each once."""
+    return tuple(dict.fromkeys(_names(node)))
 
 
 def _names(node: Mapping) -> Iterator[str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from cpost.definition.marks import Alias, Mapping, Node, Sequence, Source, read_source, resolved
+from cpost.definition.marks import Alias, Mapping, Node, Sequence, Source, names_of, read_source, resolved
 from cpost.definition.quantities import (
     parse_compose_cpus,
     parse_compose_memory,
@@ -34,11 +34,8 @@ KeyPath = tuple[str, ...]
 _TEMPLATE = ("spec", "template", "spec")
 _POD_PATHS: dict[str, KeyPath] = {
     "Pod": ("spec",),
-    "PodTemplate": ("template", "spec"),
     "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
-    **dict.fromkeys(
-        ("Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Rollout"), _TEMPLATE
-    ),
+    **dict.fromkeys(("Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"), _TEMPLATE),
 }
 _ARGO_SPECS: dict[str, KeyPath] = {
     **dict.fromkeys(("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate"), ("spec",)),
@@ -66,8 +63,8 @@ class Site:
         container: the mapping that its resources are stated below.
         document: number of the YAML document from 0; `path` leads from its root to the container.
         uses: names of the tasks and steps that run an Argo template.
-        fallback: what applies where the container itself states nothing (defaults of an Argo workflow, the service
-            that a Compose service extends).
+        fallbacks: what applies where the container itself states nothing (defaults of an Argo workflow, the services
+            that a Compose service extends), the nearest first.
         blocked: why nothing may be written here; empty = it may.
     """
 
@@ -78,7 +75,7 @@ class Site:
     path: tuple[str | int, ...]
     origin: Origin
     uses: tuple[str, ...] = ()
-    fallback: Mapping | None = None
+    fallbacks: tuple[Mapping, ...] = ()
     blocked: str = ""
 
 
@@ -120,7 +117,7 @@ def find_sites(source: Source) -> tuple[Site, ...]:
             each.place.path,
             source.origin(each.place.node.start),
             each.uses,
-            each.fallback,
+            each.fallbacks,
             _blocked(each, ambiguous=known[name] > 1),
         )
         for name, each in zip(names, found, strict=True)
@@ -182,17 +179,18 @@ class _Found:
     names: tuple[str, ...]
     document: int = 0
     uses: tuple[str, ...] = ()
-    fallback: Mapping | None = None
+    fallbacks: tuple[Mapping, ...] = ()
     blocked: str = ""
 
 
 def _names(found: list[_Found]) -> list[str]:
     levels = max(len(each.names) for each in found)
     counts = [Counter(each.names[min(level, len(each.names) - 1)] for each in found) for level in range(levels)]
-    return [
+    chosen = (
         next((name for name, count in zip(each.names, counts, strict=False) if count[name] == 1), each.names[-1])
         for each in found
-    ]
+    )
+    return [_UNFIT.sub("-", name) for name in chosen]
 
 
 def _blocked(found: _Found, *, ambiguous: bool) -> str:
@@ -233,11 +231,11 @@ def _items(place: _Place | None, *keys: str) -> Iterator[_Place]:
 
 
 def _qualified(place: _Place, kind: str, container: str, template: str = "") -> tuple[str, ...]:
-    owner = place.text("metadata", "name") or place.text("metadata", "generateName").rstrip("-")
+    owner = place.text("metadata", "name") or place.text("metadata", "generateName").removesuffix("-")
     names = [container, f"{owner}.{container}", f"{kind.lower()}.{owner}.{container}"]
     if template:
         names.append(f"{kind.lower()}.{owner}.{template}.{container}")
-    return tuple(_UNFIT.sub("-", name) for name in names)
+    return tuple(names)
 
 
 def _argo(place: _Place, kind: str) -> Iterator[_Found]:
@@ -252,17 +250,15 @@ def _argo(place: _Place, kind: str) -> Iterator[_Found]:
         for task in _tasks(template):
             uses.setdefault(task.text("template") or task.text("templateRef", "template"), []).append(task.text("name"))
     defaults = spec.down("templateDefaults") if spec else None
-    patched = bool(spec and spec.text("podSpecPatch"))
     for template, name in templates:
+        patched = bool(template.text("podSpecPatch") or (spec and spec.text("podSpecPatch")))
         for found in _template(place, kind, template, name):
             fallback = defaults.down(str(found.place.path[-1])) if defaults else None
             yield replace(
                 found,
-                uses=tuple(dict.fromkeys(uses.get(name, ()))) if found.names[0] == _UNFIT.sub("-", name) else (),
-                fallback=fallback.node if fallback and isinstance(fallback.node, Mapping) else None,
-                blocked="a podSpecPatch may set other resources than these"
-                if patched or template.text("podSpecPatch")
-                else "",
+                uses=tuple(dict.fromkeys(uses.get(name, ()))) if found.names[0] == name else (),
+                fallbacks=(fallback.node,) if fallback and isinstance(fallback.node, Mapping) else (),
+                blocked="a podSpecPatch may set other resources than these" if patched else "",
             )
 
 
@@ -303,13 +299,26 @@ def _compose(place: _Place) -> Iterator[_Found]:
     services = place.down("services")
     assert services is not None
     assert isinstance(services.node, Mapping)
-    for key, _ in services.node.entries:
-        service = services.down(key.value)
+    for key in names_of(services.node):
+        service = services.down(key)
         if service is not None and isinstance(service.node, Mapping):
-            other = service.node.text("extends", "service") or service.node.text("extends")
-            extended = services.node.below(other) if other and not service.node.text("extends", "file") else None
-            name = (_UNFIT.sub("-", key.value),)
-            yield _Found(Format.COMPOSE, service, name, fallback=extended)
+            extended, elsewhere = _extended(services.node, service.node)
+            blocked = "it extends a service of another file, which may state resources, too" if elsewhere else ""
+            yield _Found(Format.COMPOSE, service, (key,), fallbacks=extended, blocked=blocked)
+
+
+def _extended(services: Mapping, service: Mapping) -> tuple[tuple[Mapping, ...], bool]:
+    """The services of this file that a service extends, over any number of steps; whether one of another file is."""
+    found: list[Mapping] = []
+    while (name := service.text("extends", "service") or service.text("extends")) and len(found) < len(
+        services.entries
+    ):
+        other = services.below(name)
+        if service.text("extends", "file") or other is None:
+            return tuple(found), True
+        found.append(other)
+        service = other
+    return tuple(found), False
 
 
 # ---------------------------------------------------------------- amounts
@@ -390,7 +399,7 @@ def amounts(site: Site) -> tuple[Resources, Resources]:
 
 
 def _stated(site: Site, paths: tuple[KeyPath, ...], parse: Callable[[str], int]) -> int | None:
-    texts = (holder.text(*path) for holder in (site.container, site.fallback) if holder for path in paths)
+    texts = (holder.text(*path) for holder in (site.container, *site.fallbacks) for path in paths)
     text = next((text for text in texts if text is not None), None)
     try:
         return None if text is None or is_variable(text) else parse(text)

@@ -5,6 +5,11 @@ ISO 8601). Data flows from Pipeline and Plan (definition.py) over Sample and Ste
 and Recommendation (sizing.py) to Run (record.py); checks.py is what is found in records.
 """
 
+from cpost.model.amending import (
+    Amendment,
+    Change,
+    Fate,
+)
 from cpost.model.checks import (
     Check,
     Comparison,
@@ -100,7 +105,9 @@ __all__ = [
     "PIPELINE",
     "PROCESS_TREE",
     "Advice",
+    "Amendment",
     "BusySpan",
+    "Change",
     "Check",
     "Comparison",
     "CpuChoice",
@@ -110,6 +117,7 @@ __all__ = [
     "Difference",
     "Doubt",
     "Enforced",
+    "Fate",
     "Figure",
     "GateReport",
     "Gpu",

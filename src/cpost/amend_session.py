@@ -1,0 +1,165 @@
+"""The story of `cpost apply`: a run's record and a file of the user -> the file with what the run recommends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpost import store
+from cpost.definition import marks
+from cpost.definition.writeback import Advised, write_back
+from cpost.errors import StoreError, UsageError
+from cpost.model import PIPELINE, Amendment, Fate, Run, ServerKind, ServerRecord
+
+_WRITE_HINT = "write the result to another file with --output"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A file as it is and as it would be; nothing is written yet.
+
+    Attributes:
+        seen: what the file was when it was read, for noticing that it is not any more.
+        warnings: about the run itself.
+    """
+
+    path: Path
+    source: marks.Source
+    text: str
+    amendments: tuple[Amendment, ...]
+    seen: os.stat_result
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything is to be written."""
+        return self.text != self.source.text
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was recommended is in the new text."""
+        return all(each.in_file for each in self.amendments)
+
+
+def propose(run: Path, file: Path) -> Proposal:
+    """Work out what a run's recommendations change in a file.
+
+    Args:
+        run: the folder of the run (or its run.json).
+        file: Clara pipeline, Kubernetes manifest, Argo workflow or Docker Compose file, YAML or JSON.
+
+    Raises:
+        StoreError: the run's record cannot be read.
+        DefinitionError: the file cannot be read, or no container is in it.
+    """
+    record = store.load_run(run)
+    source, seen = marks.read_source(file), file.stat()
+    written = write_back(source, list(_advised(record)))
+    homeless = _without_place(record)
+    warnings = (
+        () if record.complete else ("the run did not come to its end: operators that it did not run are missing",)
+    )
+    return Proposal(file, source, written.text, (*written.amendments, *homeless), seen, warnings)
+
+
+def _advised(run: Run) -> Iterator[Advised]:
+    for operator in run.operators:
+        yield Advised((operator.operator,), operator.recommendation)
+    for owner, server in _servers(run):
+        if server.kind is ServerKind.SERVICE:
+            yield Advised((f"{owner}__{server.name}", server.name), server.recommendation)
+
+
+def _servers(run: Run) -> Iterator[tuple[str, ServerRecord]]:
+    for operator in run.operators:
+        yield from ((operator.operator, server) for server in operator.servers)
+    yield from ((PIPELINE, server) for server in run.servers)
+
+
+def _without_place(run: Run) -> tuple[Amendment, ...]:
+    return tuple(
+        Amendment(f"{owner}__{server.name}", Fate.NO_PLACE, reason="cpost starts this Triton for models of operators")
+        for owner, server in _servers(run)
+        if server.kind is ServerKind.TRITON
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_in_place(proposal: Proposal) -> None:
+    """Put the new text in the place of the old one, whole or not at all; a symbolic link stays and its target changes.
+
+    Raises:
+        StoreError: the file was changed meanwhile, or cannot be written with its owner and permissions kept.
+        UsageError: it has several hard links, which a replaced file would part.
+    """
+    if not proposal.changed:
+        return
+    path = proposal.path.resolve()
+    if proposal.seen.st_nlink > 1:
+        raise UsageError(f"{path} has {proposal.seen.st_nlink} hard links, which replacing it would part", _WRITE_HINT)
+    with _writing(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(proposal.source.bytes_of(proposal.text))
+                file.flush()
+                _keep_owner(file.fileno(), proposal.seen)
+                os.fsync(file.fileno())
+            _require_unchanged(path, proposal.seen)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _require_unchanged(path: Path, seen: os.stat_result) -> None:
+    if _identity(path.stat()) != _identity(seen):
+        raise StoreError(f"{path} was changed while cpost worked on it", "start again")
+
+
+def _keep_owner(descriptor: int, seen: os.stat_result) -> None:
+    own = os.fstat(descriptor)
+    if (own.st_uid, own.st_gid) != (seen.st_uid, seen.st_gid):
+        os.fchown(descriptor, seen.st_uid, seen.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(seen.st_mode))
+
+
+def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def write_copy(proposal: Proposal, output: Path) -> None:
+    """Write the new text to a new file, also where nothing was to be changed.
+
+    Raises:
+        UsageError: there is something of that name already.
+        StoreError: it cannot be written.
+    """
+    with _writing(output):
+        try:
+            file = output.open("xb")
+        except FileExistsError as error:
+            hint = "name another file; --in_place changes the one that was read"
+            raise UsageError(f"{output} is there already, and is not overwritten", hint) from error
+        try:
+            with file:
+                file.write(proposal.source.bytes_of(proposal.text))
+        except OSError:
+            output.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"cannot write {path}: {reason}", "see to space and permissions, or use --output") from error

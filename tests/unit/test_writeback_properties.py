@@ -1,0 +1,207 @@
+"""Random documents in random styles: after a write-back only the values meant are others, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpost.definition.marks import source_of
+from cpost.definition.sites import QUANTITIES, find_sites
+from cpost.definition.writeback import Advised, write_back
+from cpost.model import Advice, Fate, Recommendation, Resources
+
+_MAY_CHANGE = re.compile(r"cpu|mem|requests|limits|resources|[{}\[\]\"]")
+_COMMENTS = st.sampled_from(["", "  # note: odd & *text", " #"])
+_QUOTES = st.sampled_from(["{}", '"{}"', "'{}'"])
+
+
+class _Loader(yaml.SafeLoader):
+    """Every scalar as it is written, so that 010 and "010" are the same text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    key: [each for each in found if each[0] == "tag:yaml.org,2002:merge"]
+    for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+@st.composite
+def _amounts(draw, names):
+    """A mapping of some of these keys to amounts, in flow or block style; or nothing."""
+    chosen = draw(st.lists(st.sampled_from(names), unique=True, max_size=2))
+    return {name: draw(st.sampled_from(values)) for name, values in chosen}
+
+
+_CPU, _MEMORY = ("cpu", ("1", "250m", "2")), ("memory", ("1Gi", "512Mi", "100M"))
+_CPUS, _SIZE = ("cpus", ("0.5", "2")), ("memory", ("512M", "2g"))
+
+
+@st.composite
+def _kubernetes_container(draw, name):
+    resources = draw(
+        st.one_of(
+            st.none(),
+            st.fixed_dictionaries(
+                {}, optional={"limits": _amounts((_CPU, _MEMORY)), "requests": _amounts((_CPU, _MEMORY))}
+            ),
+        )
+    )
+    container = {"name": name, "image": "img:1", "args": ["a", "b: c"], "env": [{"name": "X", "value": "y # z"}]}
+    if resources is not None:
+        container["resources"] = resources
+    return dict(draw(st.permutations(list(container.items()))))
+
+
+@st.composite
+def _compose_service(draw):
+    service = {"image": "img:1", "command": ["sh", "-c", "true"], "environment": {"A": "1"}}
+    form = draw(st.sampled_from(["none", "deploy", "short"]))
+    if form == "deploy":
+        service["deploy"] = {"resources": {"limits": draw(_amounts((_CPUS, _SIZE)))}, "mode": "global"}
+    elif form == "short":
+        service |= {"mem_limit": "512m", "cpus": "1.5"}
+    return dict(draw(st.permutations(list(service.items()))))
+
+
+@st.composite
+def _clara_operator(draw, name):
+    operator = {"name": name, "container": {"image": "img", "tag": "1"}, "input": [{"path": "/in"}]}
+    requests = draw(st.one_of(st.none(), _amounts((("cpu", ("1", "2")), ("memory", ("512", "1024")), ("gpu", ("1",))))))
+    return operator if requests is None else operator | {"requests": requests}
+
+
+@st.composite
+def documents(draw):
+    count = draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(["Kubernetes", "Compose", "Clara"]))
+    if kind == "Compose":
+        return {"services": {f"s{i}": draw(_compose_service()) for i in range(count)}, "volumes": {}}
+    if kind == "Clara":
+        return {"api-version": "0.4.0", "operators": [draw(_clara_operator(f"s{i}")) for i in range(count)]}
+    pod = {"containers": [draw(_kubernetes_container(f"s{i}")) for i in range(count)], "restartPolicy": "Never"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": pod}
+
+
+class _Writer:
+    """Writes a document, choosing a style anew for each node."""
+
+    def __init__(self, draw) -> None:
+        self.draw = draw
+        self.step = draw(st.integers(1, 4))
+        self.offset = draw(st.sampled_from([0, self.step]))
+        self.lines: list[str] = []
+
+    def scalar(self, text: str, *, flow: bool = False) -> str:
+        if any(char in text for char in " #:,"):
+            return json.dumps(text)
+        return self.draw(_QUOTES).format(text)
+
+    def flow(self, node) -> str:
+        if isinstance(node, dict):
+            return "{" + ", ".join(f"{key}: {self.flow(value)}" for key, value in node.items()) + "}"
+        if isinstance(node, list):
+            return "[ " + ",".join(map(self.flow, node)) + " ]"
+        return self.scalar(node, flow=True)
+
+    def value(self, node, column: int, prefix: str) -> None:
+        """Write a value behind `prefix`, which stands at some column left of `column`."""
+        flow = self.draw(st.integers(0, 4)) == 0
+        if isinstance(node, str) or flow or not node:
+            bare = node == {} and self.draw(st.booleans())
+            text = "" if bare else f" {self.flow(node)}"
+            self.lines.append(f"{prefix}{text}{self.draw(_COMMENTS)}")
+        elif prefix.endswith("-"):
+            self.block(node, len(prefix) + 1, prefix + " ")
+        else:
+            self.lines.append(prefix + self.draw(_COMMENTS))
+            if self.draw(st.booleans()):
+                self.lines.append(self.draw(st.sampled_from(["", "# left: of all", " " * 20 + "# far: right"])))
+            self.block(node, column + (self.offset if isinstance(node, list) else self.step), "")
+
+    def block(self, node, column: int, first: str) -> None:
+        pad = first or " " * column
+        pairs = node.items() if isinstance(node, dict) else [(None, item) for item in node]
+        for key, value in pairs:
+            self.value(value, column, f"{pad}-" if key is None else f"{pad}{key}:")
+            pad = " " * column
+
+
+@st.composite
+def files(draw):
+    document = draw(documents())
+    if draw(st.integers(0, 4)) == 0:
+        indent = draw(st.sampled_from([None, 2, 4, "\t"]))
+        text = json.dumps(document, indent=indent, separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
+    else:
+        writer = _Writer(draw)
+        writer.block(document, 0, "")
+        text = "\n".join(writer.lines)
+    text += draw(st.sampled_from(["", "\n", "\n\n# the end\n"])) if text[0] != "{" else draw(st.sampled_from(["", "\n"]))
+    text = text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
+    mark, encoding = draw(st.sampled_from([(b"", "utf-8"), (b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le")]))
+    return mark + text.encode(encoding)
+
+
+def _meaning(text: str) -> list:
+    return list(yaml.load_all(text.replace("\t", " "), _Loader))
+
+
+def _leaves(node, path=()):
+    """All scalars; an empty mapping is as good as none."""
+    if node in ({}, "", None):
+        return {}
+    if isinstance(node, dict):
+        return {k: v for key, value in node.items() for k, v in _leaves(value, (*path, key)).items()}
+    if isinstance(node, list):
+        return {k: v for i, value in enumerate(node) for k, v in _leaves(value, (*path, i)).items()}
+    return {path: node}
+
+
+@settings(max_examples=150, deadline=None)
+@given(files(), st.sampled_from([1000, 1500, 3000]), st.sampled_from([256 * 10**6, 3 * 10**9]), st.booleans())
+def test_only_the_values_meant_change(data, cpu, memory, limited):
+    source = source_of(data, "f")
+    requests = Resources(cpu, memory)
+    advice = Recommendation("peak", Advice.OK, requests, requests if limited else Resources(memory_bytes=memory))
+    sites = find_sites(source)
+    written = write_back(source, [Advised((site.name,), advice) for site in sites])
+    before, after = _leaves(_meaning(source.text)), _leaves(_meaning(written.text))
+    changes = {
+        ((0, *site.path, *change.where.split(".")), change.new)
+        for site in sites
+        for amendment in written.amendments
+        if amendment.name == site.name
+        for change in amendment.changes
+    }
+    assert {(path, text) for path, text in after.items() if before.get(path) != text} == changes
+    assert before.keys() <= after.keys()
+    for amendment in written.amendments:
+        assert amendment.fate is not Fate.LEFT or "policy sets no limit" in amendment.reason
+    old_lines, new_lines = ([line.rstrip("\r") for line in text.split("\n")] for text in (source.text, written.text))
+    rest = iter(new_lines)
+    # Lines that hold no amount, and no bracket that one was put into, are all there, in their order.
+    assert all(any(line == other for other in rest) for line in old_lines if not _MAY_CHANGE.search(line))
+    assert ("\r\n" in written.text) == ("\r\n" in source.text) or "\n" not in source.text
+    assert written.text.endswith("\n") == source.text.endswith("\n")
+    assert source.bytes_of(source.text) == data
+
+
+@settings(max_examples=50, deadline=None)
+@given(files())
+def test_a_second_time_changes_nothing(data):
+    requests = Resources(2000, 10**9, None)
+    advice = Recommendation("peak", Advice.OK, requests, requests)
+    source = source_of(data, "f")
+    advised = [Advised((site.name,), advice) for site in find_sites(source)]
+    once = write_back(source, advised).text
+    again = write_back(source_of(source.bytes_of(once), "f"), advised)
+    assert again.text == once
+    assert {amendment.fate for amendment in again.amendments} == {Fate.UNCHANGED}
+    for site in find_sites(source_of(source.bytes_of(once), "f")):
+        for quantity in QUANTITIES[site.format].values():
+            stated = [quantity.parse(text) for path in quantity.requests if (text := site.container.text(*path))]
+            assert all(each in range(1, 2 * 10**9) for each in stated)
