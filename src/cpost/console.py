@@ -340,8 +340,9 @@ class Console:
             return
         for line in lines:
             shown = "\t".join(visible(part) for part in line.rstrip("\r\n").split("\t"))
-            colour = "cyan" if line.startswith("@@") else {"-": "red", "+": "green"}.get(line[:1])
-            self._write(self._out, click.style(shown, fg=colour, bold=line.startswith(("---", "+++"))) + "\n")
+            header = line.startswith(("--- ", "+++ "))
+            colour = None if header else {"-": "red", "+": "green", "@": "cyan"}.get(line[:1])
+            self._write(self._out, click.style(shown, fg=colour, bold=header or None) + "\n")
 
     def told(self, text: str) -> None:
         """A line about what was done, on stderr."""

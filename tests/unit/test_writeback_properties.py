@@ -140,7 +140,9 @@ def files(draw):
         writer = _Writer(draw)
         writer.block(document, 0, "")
         text = "\n".join(writer.lines)
-    text += draw(st.sampled_from(["", "\n", "\n\n# the end\n"])) if text[0] != "{" else draw(st.sampled_from(["", "\n"]))
+    text += (
+        draw(st.sampled_from(["", "\n", "\n\n# the end\n"])) if text[0] != "{" else draw(st.sampled_from(["", "\n"]))
+    )
     text = text.replace("\n", draw(st.sampled_from(["\n", "\r\n"])))
     mark, encoding = draw(st.sampled_from([(b"", "utf-8"), (b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le")]))
     return mark + text.encode(encoding)

@@ -95,7 +95,8 @@ def _decide(
     limits = _stated(site.container, quantity.limits, quantity.parse)
     inherited = (_stated(each, quantity.limits, quantity.parse) for each in site.fallbacks)
     ceiling = _ceiling(site, limits or next((each for each in inherited if each), {}))
-    tied = bool(limits) and _ceiling(site, limits) == _request(site, requests, limits)
+    own = _ceiling(site, limits)
+    tied = own is not None and own == _request(site, requests, limits)
     new_request = quantity.parse(printed(request).text)
     new_limit = None
     if quantity.limits and (limit is not None or tied):

@@ -1,0 +1,210 @@
+"""Which containers are found in a file, by which names, and what they declare."""
+
+from __future__ import annotations
+
+import pytest
+
+from cpost.definition.marks import source_of
+from cpost.definition.sites import declared, find_sites
+from cpost.errors import DefinitionError
+from cpost.model import ALL_GPUS, Resources
+
+GI = 2**30
+
+
+def _sites(text: str):
+    return {site.name: site for site in find_sites(source_of(text.encode(), "f"))}
+
+
+def _declared(tmp_path, text: str):
+    path = tmp_path / "f.yaml"
+    path.write_text(text)
+    return {name: (requests, limits) for name, (requests, limits, _) in declared(path).items()}
+
+
+def _pod(path: str, name: str, containers: str) -> str:
+    lead, kind = path.split("=")[0], path.split("=")[1]
+    spec = containers
+    for key in reversed(lead.split(".")):
+        spec = f"{{{key}: {spec}}}"
+    return f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: {name}}}\n{spec[1:-1]}\n"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "spec=Pod",
+        "spec.template.spec=Job",
+        "spec.template.spec=Deployment",
+        "spec.template.spec=StatefulSet",
+        "spec.template.spec=DaemonSet",
+        "spec.template.spec=ReplicaSet",
+        "spec.jobTemplate.spec.template.spec=CronJob",
+    ],
+)
+def test_containers_of_every_kind_of_workload(where):
+    text = _pod(where, "w", "{initContainers: [{name: i}], containers: [{name: a}, {name: b}]}")
+    assert list(_sites(text)) == ["i", "a", "b"]
+
+
+def test_equal_names_are_told_apart_by_object_then_kind():
+    job = _pod("spec.template.spec=Job", "x", "{containers: [{name: main}, {name: only}]}")
+    pod = _pod("spec=Pod", "x", "{containers: [{name: main}]}")
+    other = _pod("spec=Pod", "y", "{containers: [{name: main}]}")
+    assert list(_sites("---\n".join((job, pod, other)))) == ["job.x.main", "only", "pod.x.main", "y.main"]
+
+
+def test_what_nothing_tells_apart_is_blocked():
+    pod = _pod("spec=Pod", "x", "{containers: [{name: main}]}")
+    sites = find_sites(source_of(f"{pod}---\n{pod}".encode(), "f"))
+    assert [site.name for site in sites] == ["pod.x.main"] * 2
+    assert all("same name" in site.blocked for site in sites)
+
+
+def test_a_list_of_objects_and_other_kinds():
+    text = """
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: PersistentVolumeClaim, spec: {resources: {requests: {storage: 1Gi}}}}
+- {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: "a b"}]}}
+"""
+    assert list(_sites(text)) == ["a-b"]
+
+
+ARGO = """
+apiVersion: argoproj.io/v1alpha1
+kind: {kind}
+metadata: {{generateName: hello-}}
+spec:{lead}
+    templateDefaults: {{container: {{resources: {{limits: {{memory: 1Gi}}}}}}}}
+    templates:
+    - name: work
+      container: {{image: x}}
+      sidecars: [{{name: proxy}}]
+    - name: script
+      script: {{image: x, source: "true"}}
+    - name: both
+      containerSet: {{containers: [{{name: one}}, {{name: work}}]}}
+    - name: dag
+      dag: {{tasks: [{{name: t1, template: work}}, {{name: t2, template: work}},
+        {{name: t3, inline: {{container: {{image: y}}}}}}]}}
+    - name: steps
+      steps: [[{{name: s1, template: script}}], {{name: s2, template: script}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "lead"),
+    [
+        ("Workflow", ""),
+        ("WorkflowTemplate", ""),
+        ("ClusterWorkflowTemplate", ""),
+        ("CronWorkflow", "\n  workflowSpec:"),
+    ],
+)
+def test_templates_of_argo(kind, lead):
+    sites = _sites(ARGO.format(kind=kind, lead=lead))
+    lower = kind.lower()
+    assert list(sites) == [f"{lower}.hello.work", "proxy", "script", "one", f"{lower}.hello.both.work", "t3"]
+    assert sites["script"].uses == ("s1", "s2")
+    assert sites[f"{lower}.hello.work"].uses == ("t1", "t2")
+
+
+def test_a_pod_spec_patch_blocks():
+    text = ARGO.format(kind="Workflow", lead="\n    podSpecPatch: 'x'")
+    assert all("podSpecPatch" in site.blocked for site in find_sites(source_of(text.encode(), "f")))
+
+
+def test_declared_in_kubernetes(tmp_path):
+    text = _pod(
+        "spec=Pod",
+        "p",
+        "{containers: [{name: a, resources: {limits: {memory: 1Gi, nvidia.com/gpu: 2}, requests: {cpu: 250m}}}, "
+        "{name: b, resources: {requests: {cpu: '{{x}}', memory: wrong}}}]}",
+    )
+    found = _declared(tmp_path, text)
+    assert found["a"] == (Resources(250, GI, 2), Resources(None, GI, 2))
+    assert found["b"] == (Resources(), Resources())
+
+
+def test_declared_in_argo_falls_back_to_the_defaults(tmp_path):
+    found = _declared(tmp_path, ARGO.format(kind="Workflow", lead=""))
+    assert found["workflow.hello.work"][1] == Resources(None, GI)
+    assert found["script"][1] == Resources()
+
+
+def test_declared_in_compose(tmp_path):
+    text = """
+x-base: &base
+  deploy: {resources: {limits: {cpus: "0.5", memory: 1g}, reservations: {memory: 512m, devices: [{count: 2}]}}}
+services:
+  a: {<<: *base, image: x}
+  b: {image: x, mem_limit: 1g, mem_reservation: 512m, cpus: 0}
+  c: {extends: b}
+  d: {extends: {service: c}, gpus: all}
+  e: {image: x, mem_limit: "${LIMIT}"}
+  f: {extends: {service: z, file: other.yml}}
+"""
+    found = _declared(tmp_path, text)
+    assert found["a"] == (Resources(None, GI // 2, 2), Resources(500, GI, 2))
+    assert found["b"] == (Resources(None, GI // 2), Resources(None, GI))
+    assert found["c"] == found["b"]
+    assert found["d"] == (Resources(None, GI // 2, ALL_GPUS), Resources(None, GI, ALL_GPUS))
+    assert found["e"] == (Resources(), Resources())
+    assert "another file" in _sites(text)["f"].blocked
+
+
+def test_declared_in_clara(tmp_path):
+    text = """
+api-version: 0.4.0
+operators:
+- name: a
+  requests: {cpu: 2, memory: 512, gpu: 1}
+  services:
+  - {name: trtis, requests: {memory: 1024}}
+- {name: b, import: {path: b.yaml}}
+"""
+    found = _declared(tmp_path, text)
+    assert found["a"] == (Resources(2000, 512 * 10**6, 1), Resources())
+    assert found["a__trtis"] == (Resources(None, 1024 * 10**6), Resources())
+    assert "imported from b.yaml" in _sites(text)["b"].blocked
+
+
+def test_a_container_taken_from_elsewhere_is_blocked():
+    assert "alias" in _sites("x: &s {image: i}\nservices: {a: *s}\n")["a"].blocked
+
+
+@pytest.mark.parametrize("text", ["", "a: 1", "[1]", "apiVersion: v1\nkind: Service\nspec: {}\n", "cwlVersion: v1.2"])
+def test_a_file_without_containers(text):
+    with pytest.raises(DefinitionError, match="no container"):
+        _sites(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a: {{ .Values.x }}", "key"),
+        (b"a: [", "not valid YAML"),
+        (b"a: \xff", "not valid UTF-8"),
+        (b"a: *b", "no anchor"),
+        (b"a: &b [*b]", "contains itself"),
+        (b"[" * 60, "deeper"),
+        (b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
+            b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 10)) for i in range(7)
+        ), "more than"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read(data, message):
+    with pytest.raises(DefinitionError, match=message):
+        source_of(data, "f")
+
+
+def test_what_is_no_file(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DefinitionError):
+            declared(path)
+    big = tmp_path / "big"
+    big.write_bytes(b"#" * (1024 * 1024 + 1))
+    with pytest.raises(DefinitionError, match="too large"):
+        declared(big)
