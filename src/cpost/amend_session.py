@@ -24,7 +24,6 @@ class Proposal:
     """A file as it is and as it would be; nothing is written yet.
 
     Attributes:
-        seen: what the file was when it was read, for noticing that it is not any more.
         warnings: about the run itself.
     """
 
@@ -32,7 +31,6 @@ class Proposal:
     source: marks.Source
     text: str
     amendments: tuple[Amendment, ...]
-    seen: os.stat_result
     warnings: tuple[str, ...] = ()
 
     @property
@@ -58,13 +56,13 @@ def propose(run: Path, file: Path) -> Proposal:
         DefinitionError: the file cannot be read, or no container is in it.
     """
     record = store.load_run(run)
-    source, seen = marks.read_source(file), file.stat()
+    source = marks.read_source(file)
     written = write_back(source, list(_advised(record)))
     homeless = _without_place(record)
     warnings = (
         () if record.complete else ("the run did not come to its end: operators that it did not run are missing",)
     )
-    return Proposal(file, source, written.text, (*written.amendments, *homeless), seen, warnings)
+    return Proposal(file, source, written.text, (*written.amendments, *homeless), warnings)
 
 
 def _advised(run: Run) -> Iterator[Advised]:
@@ -102,25 +100,26 @@ def write_in_place(proposal: Proposal) -> None:
     if not proposal.changed:
         return
     path = proposal.path.resolve()
-    if proposal.seen.st_nlink > 1:
-        raise UsageError(f"{path} has {proposal.seen.st_nlink} hard links, which replacing it would part", _WRITE_HINT)
     with _writing(path):
+        seen = path.stat()
+        if seen.st_nlink > 1:
+            raise UsageError(f"{path} has {seen.st_nlink} hard links, which replacing it would part", _WRITE_HINT)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(proposal.source.bytes_of(proposal.text))
                 file.flush()
-                _keep_owner(file.fileno(), proposal.seen)
+                _keep_owner(file.fileno(), seen)
                 os.fsync(file.fileno())
-            _require_unchanged(path, proposal.seen)
+            _require_unchanged(path, proposal.source)
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
 
-def _require_unchanged(path: Path, seen: os.stat_result) -> None:
-    if _identity(path.stat()) != _identity(seen):
+def _require_unchanged(path: Path, source: marks.Source) -> None:
+    if path.read_bytes() != source.bytes_of(source.text):
         raise StoreError(f"{path} was changed while cpost worked on it", "start again")
 
 
@@ -129,10 +128,6 @@ def _keep_owner(descriptor: int, seen: os.stat_result) -> None:
     if (own.st_uid, own.st_gid) != (seen.st_uid, seen.st_gid):
         os.fchown(descriptor, seen.st_uid, seen.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(seen.st_mode))
-
-
-def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
-    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def write_copy(proposal: Proposal, output: Path) -> None:

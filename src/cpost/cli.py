@@ -264,7 +264,7 @@ def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: P
         console.warn(warning)
     for amendment in proposal.amendments:
         console.told(amendment_line(amendment))
-    _require_output(console)
+    console.require_output()
     sys.exit(ExitCode.OK if proposal.complete else ExitCode.OPERATOR_FAILED)
 
 

@@ -423,6 +423,14 @@ def test_what_others_take_over_is_left_unless_they_have_their_own():
     assert [each.fate for each in written(text, memory, "a", "b").amendments] == [Fate.CHANGED, Fate.CHANGED]
 
 
+def test_what_is_shared_keeps_nobody_else_from_changing():
+    services = "".join(f"  s{i}: {{<<: *a, mem_limit: 2g}}\n" for i in range(20))
+    text = f"services:\n  a: &a\n    mem_limit: 1g\n  b: *a\n{services}"
+    done = written(text, advice(Resources(None, GB)))
+    assert [each.name for each in done.amendments if each.fate is Fate.LEFT] == ["a", "b"]
+    assert done.text.count("954M") == 40
+
+
 def test_a_tag_is_not_copied():
     text = "x: &x {deploy: {resources: {limits: {memory: !!str 1g}}, mode: !!str global}}\nservices: {a: {<<: *x}}\n"
     assert "has a tag" in left(text)
@@ -517,3 +525,12 @@ def test_every_operator_is_told_of():
         ("c", Fate.ABSENT, (), ""),
     ]
     assert [each.in_file for each in done.amendments] == [True, True, False]
+
+
+def test_a_service_of_clara_is_not_an_operator_of_its_name():
+    source = source_of(b"operators: [{name: a}, {name: s}]", "f")
+    done = write_back(source, [Advised(("a__s", "s"), advice())])
+    assert done.text == source.text
+    assert [each.fate for each in done.amendments] == [Fate.ABSENT]
+    source = source_of(b"services: {a: {image: x}, s: {image: x}}", "f")
+    assert [each.name for each in write_back(source, [Advised(("a__s", "s"), advice())]).amendments] == ["s"]

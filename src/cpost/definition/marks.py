@@ -151,6 +151,19 @@ def resolved(node: Node) -> Node:
     return node
 
 
+def anchored(node: Node) -> Iterator[Scalar | Sequence | Mapping]:
+    """The nodes with an anchor, in and below a node; aliases are not followed."""
+    if isinstance(node, Alias):
+        return
+    if node.anchor is not None:
+        yield node
+    below = node.items if isinstance(node, Sequence) else ()
+    if isinstance(node, Mapping):
+        below = tuple(value for _, value in node.entries)
+    for each in below:
+        yield from anchored(each)
+
+
 def _merges(key: Scalar) -> bool:
     return key.value == _MERGE and not key.style
 

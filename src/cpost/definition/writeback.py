@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cpost.definition.choice import Choice, choose
-from cpost.definition.marks import Source, parsed, value_of
+from cpost.definition.marks import Source, anchored, parsed, value_of
 from cpost.definition.sites import Format, Site, find_sites
 from cpost.definition.splice import Edit, Unsafe, edited, edits_for, fulfils, intended
 from cpost.errors import DefinitionError
@@ -28,7 +28,10 @@ _AFTER = {
 
 @dataclass(frozen=True, slots=True)
 class Advised:
-    """A recommendation for the container that goes by the first of `names` that the file has."""
+    """A recommendation for the container that goes by the first of `names` that the file has.
+
+    In a Clara definition only the first name counts: what a service is called may be an operator's name as well.
+    """
 
     names: tuple[str, ...]
     recommendation: Recommendation
@@ -42,7 +45,7 @@ class Written:
     amendments: tuple[Amendment, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Draft:
     site: Site
     choice: Choice = field(default_factory=Choice)
@@ -84,8 +87,8 @@ def write_back(source: Source, advised: Sequence[Advised]) -> Written:
 
 def _site_of(advised: Advised, sites: Sequence[Site]) -> Site | None:
     """The container by its name, else an Argo template by a task that alone of all tasks of that name runs it."""
-    named = {site.name: site for site in sites}
-    for name in advised.names:
+    for place, name in enumerate(advised.names):
+        named = {site.name: site for site in sites if place == 0 or site.format is not Format.CLARA}
         used = [site for site in sites if name in site.uses]
         if name in named or len(used) == 1:
             return named.get(name) or used[0]
@@ -153,10 +156,12 @@ def _spliced(source: Source, drafts: Sequence[_Draft]) -> str:
     text = _attempt(source, changing)
     if text is not None:
         return text
+    accepted = [draft for draft in changing if not _handed_on(source, draft)]
+    best = _attempt(source, accepted) if accepted else source.text
+    if best is None:
+        accepted, best = [], source.text
     # From the end: who takes something over an anchor stands behind it, and may have its own by then.
-    accepted: list[_Draft] = []
-    best = source.text
-    for draft in reversed(changing):
+    for draft in reversed([draft for draft in changing if draft not in accepted]):
         text = _attempt(source, [*accepted, draft])
         if text is None:
             draft.leave(_SHARED if source.aliased else "it cannot be written without changing what is around it")
@@ -164,6 +169,13 @@ def _spliced(source: Source, drafts: Sequence[_Draft]) -> str:
             accepted.append(draft)
             best = text
     return best
+
+
+def _handed_on(source: Source, draft: _Draft) -> bool:
+    """Whether an edit is inside something that an alias refers to."""
+    found = (node for root in source.documents for node in anchored(root) if node.anchor in source.aliased)
+    spans = [(node.start, node.end) for node in found]
+    return any(start <= edit.start <= end for edit in draft.edits for start, end in spans)
 
 
 def _attempt(source: Source, drafts: Sequence[_Draft]) -> str | None:
