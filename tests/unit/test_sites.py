@@ -144,7 +144,8 @@ services:
   c: {extends: b}
   d: {extends: {service: c}, gpus: all}
   e: {image: x, mem_limit: "${LIMIT}"}
-  f: {extends: {service: z, file: other.yml}}
+  f: {extends: {service: a, file: other.yml}}
+  g: {extends: nobody}
 """
     found = _declared(tmp_path, text)
     assert found["a"] == (Resources(None, GI // 2, 2), Resources(500, GI, 2))
@@ -153,6 +154,7 @@ services:
     assert found["d"] == (Resources(None, GI // 2, ALL_GPUS), Resources(None, GI, ALL_GPUS))
     assert found["e"] == (Resources(), Resources())
     assert "another file" in _sites(text)["f"].blocked
+    assert "another file" in _sites(text)["g"].blocked
 
 
 def test_declared_in_clara(tmp_path):
@@ -188,6 +190,7 @@ def test_a_file_without_containers(text):
         (b"a: [", "not valid YAML"),
         (b"a: \xff", "not valid UTF-8"),
         (b"a: *b", "no anchor"),
+        (b"a: &b 1\n---\na: *b", "no anchor"),
         (b"a: &b [*b]", "contains itself"),
         (b"[" * 60, "deeper"),
         (b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(

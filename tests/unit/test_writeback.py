@@ -302,7 +302,12 @@ def test_compose_both_forms_are_kept_equal():
 
 
 def test_compose_zero_is_no_limit():
-    assert "cpus: 0," in written("services: {a: {cpus: 0, image: x, mem_limit: 1g}}", P95).text
+    becomes(
+        "services: {a: {deploy: {resources: {limits: {cpus: '0', memory: 1g}}}}}",
+        "services: {a: {deploy: {resources: {limits: {cpus: '0', memory: 954M}, "
+        'reservations: {cpus: "2.00", memory: 954M}}}}}',
+        P95,
+    )
 
 
 @pytest.mark.parametrize(
@@ -471,6 +476,36 @@ def test_styles(before, after, line_break):
     text, wanted = (f"services:\n a: {each}".replace("\n", line_break) for each in (before, after))
     source = source_of(text.encode(), "f")
     assert write_back(source, [Advised(("a",), advice(Resources(None, GB)))]).text == wanted
+
+
+def test_the_indentation_of_the_file_is_used():
+    memory = advice(Resources(None, GB), Resources())
+    becomes(
+        """
+        services:
+            a:
+                image: x
+        """,
+        """
+        services:
+            a:
+                image: x
+                deploy:
+                    resources:
+                        reservations:
+                            memory: 954M
+        """,
+        memory,
+    )
+
+
+def test_before_the_first_key_where_nothing_can_follow():
+    becomes(
+        "services:\n  a: &a # c\n    command: |\n      true",
+        "services:\n  a: &a # c\n    deploy:\n      resources:\n        reservations:\n          memory: 954M\n"
+        "    command: |\n      true",
+        advice(Resources(None, GB), Resources()),
+    )
 
 
 def test_json_stays_json():
