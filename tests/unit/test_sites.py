@@ -193,6 +193,7 @@ def test_a_file_without_containers(text):
         (b"a: &b 1\n---\na: *b", "no anchor"),
         (b"a: &b [*b]", "contains itself"),
         (b"[" * 60, "deeper"),
+        (b"a: &a " + b"[" * 40 + b"]" * 40 + b"\nb: " + b"[" * 40 + b"*a" + b"]" * 40, "deeper"),
         (b"a: &a [x,x,x,x,x,x,x,x,x,x]\n" + b"".join(
             b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 10)) for i in range(7)
         ), "more than"),

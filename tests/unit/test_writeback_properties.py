@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cpost.definition.marks import source_of
 from cpost.definition.sites import QUANTITIES, find_sites
 from cpost.definition.writeback import Advised, write_back
+from cpost.errors import DefinitionError
 from cpost.model import Advice, Fate, Recommendation, Resources
 
 _MAY_CHANGE = re.compile(r"cpu|mem|requests|limits|resources|[{}\[\]\"]")
@@ -163,7 +164,7 @@ def _leaves(node, path=()):
     return {path: node}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(files(), st.sampled_from([1000, 1500, 3000]), st.sampled_from([256 * 10**6, 3 * 10**9]), st.booleans())
 def test_only_the_values_meant_change(data, cpu, memory, limited):
     source = source_of(data, "f")
@@ -192,7 +193,7 @@ def test_only_the_values_meant_change(data, cpu, memory, limited):
     assert source.bytes_of(source.text) == data
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(files())
 def test_a_second_time_changes_nothing(data):
     requests = Resources(2000, 10**9, None)
@@ -207,3 +208,26 @@ def test_a_second_time_changes_nothing(data):
         for quantity in QUANTITIES[site.format].values():
             stated = [quantity.parse(text) for path in quantity.requests if (text := site.container.text(*path))]
             assert all(each in range(1, 2 * 10**9) for each in stated)
+
+
+_PARTS = st.sampled_from((
+    "services", "deploy: ", "resources: ", "limits: ", "mem_limit: ", "cpus: ", "a", "1g", "~", "!!str ", "---\n", "? ",
+    ":", ": ", "\n", "\n  ", "\n    ", "- ", "{", "}", "[", "]", ", ", "&x ", "*x", "<<: *x", "|", ">-", "#", " # ",
+    "'", '"', "\t",
+))  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_PARTS, max_size=25).map("".join), st.sampled_from(["", "services:\n  a:\n    ", "services: {a: {"]))
+def test_any_text_is_taken_or_refused(text, before):
+    advice = Recommendation("peak", Advice.OK, Resources(1000, 10**9), Resources(1000, 10**9))
+    try:
+        source = source_of((before + text).encode(), "f")
+        sites = find_sites(source)
+    except DefinitionError:
+        return
+    written = write_back(source, [Advised((site.name,), advice) for site in sites])
+    again = find_sites(source_of(written.text.encode(), "f"))
+    assert [site.name for site in again] == [site.name for site in sites]
+    if all(each.fate is Fate.LEFT for each in written.amendments):
+        assert written.text == source.text

@@ -23,6 +23,7 @@ from cpost.terminal import visible
 MAX_BYTES = 1024 * 1024
 _MAX_TOKENS = 400_000
 _MAX_DEPTH = 50
+_TOO_DEEP = f"nested deeper than {_MAX_DEPTH} levels"
 _MAX_WEIGHT = 400_000
 _MERGE = "<<"
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
@@ -47,6 +48,7 @@ class Scalar:
     anchor: str | None = None
     tag: str | None = None
     weight: int = 1
+    height: int = 1
 
     @property
     def is_null(self) -> bool:
@@ -64,6 +66,7 @@ class Sequence:
     flow: bool
     anchor: str | None = None
     weight: int = 1
+    height: int = 1
 
     is_null = False
 
@@ -82,6 +85,7 @@ class Mapping:
     flow: bool
     anchor: str | None = None
     weight: int = 1
+    height: int = 1
 
     is_null = False
 
@@ -136,6 +140,7 @@ class Alias:
     start: int
     end: int
     weight: int = 1
+    height: int = 1
 
     anchor = None
     is_null = False
@@ -272,12 +277,14 @@ class _Composer:
 
     def _node(self, piece: Piece, depth: int) -> Node:
         if depth > _MAX_DEPTH:
-            raise self._fault(piece, f"nested deeper than {_MAX_DEPTH} levels")
+            raise self._fault(piece, _TOO_DEEP)
         if piece.kind == "alias":
             return self._alias(piece)
         if piece.anchor is not None:
             self._anchors[piece.anchor] = None
         node = self._content(piece, depth)
+        if node.height > _MAX_DEPTH:  # aliases make it deeper than it is written
+            raise self._fault(piece, _TOO_DEEP)
         if node.weight > _MAX_WEIGHT:
             message = f"more than {_MAX_WEIGHT} values, those behind aliases counted each time they are used"
             raise self._fault(piece, message)
@@ -291,14 +298,15 @@ class _Composer:
             return Scalar(piece.value, start, piece.end, piece.style, piece.anchor, piece.tag)
         children, end = self._children(piece, depth)
         weight = 1 + sum(child.weight for child in children)
+        height = 1 + max((child.height for child in children), default=0)
         start = self._past_properties(piece)
         if piece.kind == "list":
-            return Sequence(tuple(children), start, end, piece.flow, piece.anchor, weight)
+            return Sequence(tuple(children), start, end, piece.flow, piece.anchor, weight, height)
         keys, values = children[::2], children[1::2]
         entries = tuple((self._key(key), value) for key, value in zip(keys, values, strict=True))
         if entries and not piece.flow:
             start = entries[0][0].start  # the mapping may have begun with an anchor on the line above
-        return Mapping(entries, start, end, piece.flow, piece.anchor, weight)
+        return Mapping(entries, start, end, piece.flow, piece.anchor, weight, height)
 
     def _children(self, piece: Piece, depth: int) -> tuple[list[Node], int]:
         children: list[Node] = []
@@ -332,7 +340,7 @@ class _Composer:
             what = "contains itself" if name in self._anchors else "has no anchor before it"
             raise self._fault(piece, f"alias *{visible(name)} {what}")
         self.aliased.add(name)
-        return Alias(name, node, piece.start, piece.end, node.weight)
+        return Alias(name, node, piece.start, piece.end, node.weight, node.height)
 
     def _fault(self, piece: Piece, message: str) -> DefinitionError:
         return _failure(self.source.origin(piece.start), message)
