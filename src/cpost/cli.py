@@ -66,6 +66,7 @@ def cli() -> None:
     cpost check RUN_DIR [FILE]        fail where declared requests do not fit what was needed
     cpost compare RUN_A RUN_B         show what differs between two runs
     cpost apply RUN_DIR FILE          put what a run recommends into your own file
+    cpost report RUN_DIR...           make the page of earlier runs, several beside one another
     cpost doctor                      check this host
 
     Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
@@ -266,6 +267,23 @@ def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: P
         console.told(amendment_line(amendment))
     console.require_output()
     sys.exit(ExitCode.OK if proposal.complete else ExitCode.OPERATOR_FAILED)
+
+
+@cli.command()
+@click.argument("run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Where the page goes [default: see below]."
+)
+def report(run_dirs: tuple[Path, ...], output: Path | None) -> None:
+    """Make one HTML page of what cpost wrote to RUN_DIR, with charts; of several runs, one over the other.
+
+    The page goes to RUN_DIR/report.html, or to ./report.html where there are several, and replaces an earlier one. It
+    needs nothing but itself and a browser.
+    """
+    from cpost import publish
+    from cpost.console import Console
+
+    Console().note(str(publish.report(run_dirs, output)))
 
 
 @cli.command()

@@ -30,6 +30,7 @@ from cpost.measure.outcome import iso_time
 from cpost.measure.owner import Owner, new_run_id
 from cpost.model import HostFacts, OperatorRecord, Options, Outcome, Resources, Run, Step
 from cpost.policy import recommend
+from cpost.publish import publish
 from cpost.recorder import GpuRecorder, Recorder, RunObserver, SeriesRecorder
 from cpost.report import spreadsheet
 
@@ -143,6 +144,8 @@ class _CommandSession:
                 self._run = replace(self._run, ended_at=iso_time(time.time_ns()))
                 folder.save(self._run, spreadsheet.summary(self._run.operators, complete=self._run.complete))
                 self._observer.run_ends(self._run)
+                if self._options.metrics_dir is not None:
+                    publish(self._run, folder, self._observer, self._interrupts)
 
     def _measured(self, folder: store.RunFolder, launcher: Launcher, guard_pid: int) -> OperatorRecord:
         step, options = self._step, self._options

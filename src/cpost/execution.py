@@ -41,6 +41,7 @@ from cpost.model import (
 )
 from cpost.outputs import OutputFolders
 from cpost.plan import Place, images_of, make_plan, servers_of
+from cpost.publish import publish
 from cpost.recorder import RunObserver
 from cpost.report import spreadsheet
 from cpost.treatment import Audience, Treatment, Workshop
@@ -218,6 +219,8 @@ class Execution:
             self._run = replace(self._run, ended_at=iso_time(time.time_ns()))
             self._save(folder)
             self._observer.run_ends(self._run)
+            if self._options.metrics_dir is not None:
+                publish(self._run, folder, self._observer, self._interrupts)
 
     def _measure_all(self, plan: Plan, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> None:
         shared = SharedServers(bench)

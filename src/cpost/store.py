@@ -8,6 +8,7 @@
     summary.csv                   one row per operator
     trials.csv                    one row per run under limits, where there were any
     run.json                      the whole record; written anew after every operator, `complete` at the end
+    report.html                   the page for people, made of all these; written last
 
 Results are never overwritten unasked. A small reserve is given back to the disk just before the record is written,
 so that a disk that is full of series still gets its summary.
@@ -22,7 +23,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,14 @@ SCHEMA_VERSION = 1
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.csv"
 TRIALS_FILE = "trials.csv"
+REPORT_FILE = "report.html"
 SERIES_SUFFIX = "_final_result.csv"
 _REPEAT_WORDS = {RepeatKind.MEASURED: "repeat", RepeatKind.WARMUP: "warmup"}
 VERIFY, SEARCH = "verify", "search"  # what series of runs under limits are called
 _NUMBERED = "|".join((*_REPEAT_WORDS.values(), VERIFY, SEARCH))
 _NUMBERED_NAME = re.compile(rf"(?P<operator>.+)_(?:{_NUMBERED})[1-9][0-9]*\.csv")
 _RESERVE_BYTES = 64 * 1024
+_HEAD_CHARACTERS = 2000
 _SERIES_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -110,9 +113,8 @@ class RunFolder:
     def _results(self) -> list[Path]:
         """What is here of the files that this run will write."""
         series = [self.series_path(operator) for operator in self._operators]
-        fixed = [
-            path for path in (*map(self.path.joinpath, (RUN_FILE, SUMMARY_FILE, TRIALS_FILE)), *series) if path.exists()
-        ]
+        named = map(self.path.joinpath, (RUN_FILE, SUMMARY_FILE, TRIALS_FILE, REPORT_FILE))
+        fixed = [path for path in (*named, *series) if path.exists()]
         # However many this run will write: those of a longer earlier run must not stay beside its own.
         return fixed + sorted(path for path in self.path.glob("*.csv") if self._is_numbered(path.name))
 
@@ -153,6 +155,15 @@ class RunFolder:
         _replace(self.path / RUN_FILE, json_text(run))
         with contextlib.suppress(OSError):
             self._set_aside()
+
+    def save_page(self, text: str) -> Path:
+        """Write the page, whole or not at all; what is in reserve stays there. Returns where it is.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written to.
+        """
+        _replace(self.path / REPORT_FILE, text)
+        return self.path / REPORT_FILE
 
     def close(self) -> None:
         """Give the reserve and the lock back."""
@@ -222,6 +233,29 @@ def load_run(path: Path) -> Run:
         cattrs.BaseValidationError,
     ) as error:
         raise StoreError(f"{path}: not a run's record ({error})", "name a folder that cpost wrote") from error
+
+
+def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:
+    """Write a page that was asked for, whole or not at all.
+
+    Args:
+        is_ours: whether the head of a file that is there already is one that may be replaced.
+
+    Raises:
+        UsageError: what is there is no page of cpost's.
+        StoreError: it cannot be written.
+    """
+    if path.exists():
+        with _writing(path):
+            ours = path.is_file() and is_ours(_head(path))
+        if not ours:
+            raise UsageError(f"{path} is there already and no page of cpost's: it is not replaced", "name another: -o")
+    _replace(path, text)
+
+
+def _head(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_HEAD_CHARACTERS)
 
 
 def _replace(path: Path, text: str) -> None:

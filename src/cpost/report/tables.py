@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tabulate import tabulate
 
 from cpost.model import (
-    ENGINE_STATS,
-    PROCESS_TREE,
     Advice,
     CpuChoice,
     MemoryChoice,
@@ -35,22 +33,17 @@ from cpost.model import (
     Verdict,
 )
 from cpost.model.gpu import busiest, fullest
+from cpost.report.wording import UNKNOWN as _UNKNOWN
+from cpost.report.wording import cpu_mark, marks, peak_mark
 from cpost.terminal import visible
 from cpost.units import MB, format_cores, format_cpu_time, format_mb, format_percent, format_seconds, round_up
 
 WIDTH = 60
-_UNKNOWN = "-"
 _SERIES_HEADER = ("timestamp", "cpu_percent", "memory")
 _SERIES_WIDTHS = (17, 11, 14)
 _ABRIDGED_ROWS = 10
 _VERDICTS = {Verdict.HOLDS: "Holds", Verdict.SLOW: "Too slow", Verdict.BROKEN: "Breaks"}
 _MARKED = {Verdict.HOLDS: "verified", Verdict.SLOW: "slow", Verdict.BROKEN: "broken"}
-_MARKS = {
-    Outcome.OOM_KILLED: "Killed for memory",
-    Outcome.TIMED_OUT: "Timed out",
-    Outcome.INTERRUPTED: "Interrupted",
-    Outcome.ENGINE_LOST: "Engine lost",
-}
 
 
 def banner(text: str) -> str:
@@ -253,12 +246,10 @@ def _rows(record: OperatorRecord) -> list[list[str]]:
         unknown = (_UNKNOWN, _UNKNOWN)
         return [["CPU", *unknown, cpu_resource], ["Memory", *unknown, memory_resource], *servers]
     cpu, memory = usage.cpu_pct, usage.memory_bytes
-    source = record.result.totals.source if record.result.totals else ""
-    at_least = ">= " if source == ENGINE_STATS else ""
-    peak_mark = ("~ " if source == PROCESS_TREE else ">= ") if usage.peaks_sampled else ""
+    at_least, at_peak = cpu_mark(record.result), peak_mark(record.result, usage)
     return [
         ["CPU", *(at_least + _cell(value, format_percent) for value in (cpu.average, cpu.maximum)), cpu_resource],
-        ["Memory", _cell(memory.average, format_mb), peak_mark + _cell(memory.maximum, format_mb), memory_resource],
+        ["Memory", _cell(memory.average, format_mb), at_peak + _cell(memory.maximum, format_mb), memory_resource],
         *_gpu_rows(usage, advice),
         *servers,
     ]
@@ -358,12 +349,7 @@ def _resource_cells(advice: Recommendation) -> tuple[str, str]:
 
 def _marked(name: str, result: StepResult) -> str:
     """The operator's name, and below it what is wrong with its row."""
-    marks = ["Non-zero exitcode"] if result.exit_code else []
-    if result.outcome in _MARKS:
-        marks.append(_MARKS[result.outcome])
-    elif result.outcome is Outcome.COMPLETED and result.totals is not None and result.totals.oom_kills:
-        marks.append("OOM kill inside")
-    return "\n".join([name, *(f"({mark})" for mark in marks)])
+    return "\n".join([name, *(f"({mark})" for mark in marks(result))])
 
 
 def _cell(value: float | None, show: Callable[[float], str]) -> str:

@@ -1,0 +1,79 @@
+"""Makes the page of a run: at its end, where it must neither break nor hold up anything, and later, when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cpost import store
+from cpost.errors import Interrupted, StoreError, UsageError
+from cpost.interrupts import Interrupts
+from cpost.model import Run
+from cpost.recorder import RunObserver
+from cpost.store import RunFolder
+
+
+def publish(run: Run, folder: RunFolder, observer: RunObserver, interrupts: Interrupts) -> None:
+    """Write the page into the run's folder, and say where it is. Whatever keeps it from being written is a warning.
+
+    A signal breaks it off; after one that came before, it is left out: whoever stopped the run does not want to wait.
+    """
+    later = f"`cpost report {folder.path}` makes it"
+    try:
+        with interrupts.breaking():
+            text = _page([(run, folder.path)])
+        path = folder.save_page(text)
+    except Interrupted:
+        observer.note(f"The page was left out; {later}")
+    except StoreError as error:
+        observer.warn(f"the page was not written: {error.message}; {later} elsewhere with -o")
+    except Exception as error:  # whatever is wrong with the page: the run is measured and recorded
+        observer.warn(f"the page was not written: {type(error).__name__}: {error}")
+    else:
+        observer.note(f"The page for people is in {path.absolute()}")
+
+
+def report(folders: Sequence[Path], out: Path | None) -> Path:
+    """Make the page of earlier runs.
+
+    Args:
+        folders: those that cpost wrote, one for each run.
+        out: where the page goes; None = into the folder of a single run, else here.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        UsageError: a folder is not there, or something else than a page is where the page should go.
+        StoreError: a record cannot be read, or the page not written.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not there, or is no folder", "name a folder of --metrics_dir")
+    if out is not None and out.is_dir():
+        raise UsageError(f"{out} is a folder", f"name a file: -o {out / store.REPORT_FILE}")
+    target = out or (folders[0] if len(folders) == 1 else Path()) / store.REPORT_FILE
+    runs = [(store.load_run(folder), folder) for folder in folders]
+    from cpost.report.page import is_page
+
+    store.save_page(target, _page(runs), is_page)
+    return target
+
+
+def _page(runs: Sequence[tuple[Run, Path]]) -> str:
+    from cpost.report.page import render
+    from cpost.report.sections import Source
+
+    labels = _labels([folder for _, folder in runs])
+    return render([Source(label, run, folder) for label, (run, folder) in zip(labels, runs, strict=True)])
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """What tells folders apart: the end of their paths, as short as it can be; numbered where they are the same."""
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        return [f"{path.name} ({number})" for number, path in enumerate(paths, 1)]
+    length = 1
+    while len({path.parts[-length:] for path in paths}) < len(paths):
+        length += 1
+    return ["/".join(path.parts[-length:]) for path in paths]

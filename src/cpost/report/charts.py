@@ -1,0 +1,231 @@
+"""Charts as data: axes, lines, levels, marks and stretches, in steps that a drawing takes as they are.
+
+A line's path is written in the series' own steps (milliseconds; tenths of a percent, thousands of bytes), and the
+drawing scales it. So the page holds each point once: what draws it is what a reader's cursor reads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cpost.report.decimate import Point
+
+HEIGHT = 1000  # of the drawing, stretched to whatever place there is
+_WIDEST = 1000
+_NEAR = 0.09  # levels nearer than this share of the height have their labels on different sides
+_MARK_WIDTH = 16  # percent
+LANES = 3  # for the words of events that lie near one another
+_HEADROOM = 1.18
+_FAR = 2.0  # a level above so many times the highest point would flatten the lines: it is named instead
+_STEPS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000)
+_STEPS_MS += (600_000, 1_800_000, 3_600_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What values are shown in; `steps` of a series' values make one of it."""
+
+    name: str
+    steps: int
+    decimals: int = 1
+
+    def text(self, value: float) -> str:
+        """A value in steps, with its unit."""
+        return f"{value / self.steps:,.{self.decimals}f} {self.name}"
+
+
+PERCENT = Unit("%", 10)
+MEGABYTES = Unit("MB", 1000)
+SECONDS = Unit("s", 1000, 2)
+WATTS = Unit("W", 10)
+MEGAHERTZ = Unit("MHz", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One series in a chart.
+
+    Attributes:
+        style: how it looks: the name of a role, or o0, o1, ... for one of several alike.
+        area: filled down to zero.
+    """
+
+    label: str
+    style: str
+    pieces: tuple[tuple[Point, ...], ...]
+    area: bool = False
+    hint: str = ""
+
+    @property
+    def highest(self) -> int:
+        """The highest point; 0 where there is none."""
+        return max((value for piece in self.pieces for _, value in piece), default=0)
+
+    @property
+    def path(self) -> str:
+        """SVG path data in steps, relative where that is shorter; a piece of an area begins and ends at zero."""
+        return "".join(_path(piece, area=self.area) for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A level to compare a line with: what is recommended, a limit, the kernel's own peak."""
+
+    label: str
+    style: str
+    value: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An event on the time axis; `bad` ones are to be noticed."""
+
+    at_ms: int
+    label: str
+    bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the time with a name."""
+
+    from_ms: int
+    to_ms: int
+    label: str
+    style: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A label in a drawing, in percent of its height or width; `other_side` and `lane` keep it off its neighbours."""
+
+    percent: float
+    label: str
+    style: str = ""
+    other_side: bool = False
+    value: int = 0
+    lane: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """All that a drawing needs; the properties are in steps or percent.
+
+    Attributes:
+        source: where the figures come from, and over which window.
+    """
+
+    title: str
+    unit: Unit
+    lines: tuple[Line, ...]
+    end_ms: int
+    source: str
+    levels: tuple[Level, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
+
+    @property
+    def top(self) -> int:
+        """The upper end of the value axis."""
+        highest = max(line.highest for line in self.lines) or self.unit.steps
+        values = [level.value for level in self.levels if level.value is not None and level.value <= highest * _FAR]
+        return math.ceil(max(highest, *values, 1) * _HEADROOM)
+
+    @property
+    def transform(self) -> str:
+        """From steps to the drawing."""
+        return f"matrix({_WIDEST / self.end_ms:.8g} 0 0 {-HEIGHT / self.top:.8g} 0 {HEIGHT})"
+
+    @property
+    def value_ticks(self) -> tuple[Placed, ...]:
+        """Labels of the value axis, in percent from the top."""
+        step = _round_step(self.top / self.unit.steps / 4) * self.unit.steps
+        decimals = max(0, -math.floor(math.log10(step / self.unit.steps)))
+        count = int(self.top / step)
+        return tuple(
+            Placed(100 - 100 * place * step / self.top, f"{place * step / self.unit.steps:,.{decimals}f}")
+            for place in range(count + 1)
+        )
+
+    @property
+    def time_ticks(self) -> tuple[Placed, ...]:
+        """Labels of the time axis, in percent from the left."""
+        step_ms = next((step for step in _STEPS_MS if self.end_ms / step <= 8), self.end_ms / 4)
+        return tuple(
+            Placed(100 * place * step_ms / self.end_ms, clock(place * step_ms, step_ms))
+            for place in range(int(self.end_ms / step_ms) + 1)
+        )
+
+    @property
+    def drawn_levels(self) -> tuple[Placed, ...]:
+        """Levels within the drawing, from the highest down, in percent from the top."""
+        levels = sorted((level for level in self.levels if self._fits(level)), key=lambda each: -(each.value or 0))
+        placed: list[Placed] = []
+        for level in levels:
+            value = level.value or 0
+            percent = 100 - 100 * value / self.top
+            near = bool(placed) and percent - placed[-1].percent < 100 * _NEAR
+            other_side = near and not placed[-1].other_side
+            label = f"{level.label} {self.unit.text(value)}"
+            placed.append(Placed(percent, label, level.style, other_side, value))
+        return tuple(placed)
+
+    @property
+    def levels_above(self) -> tuple[str, ...]:
+        """Levels that are far above all lines, in words."""
+        above = (level for level in self.levels if level.value is not None and not self._fits(level))
+        return tuple(f"{level.label} {self.unit.text(level.value or 0)}" for level in above)
+
+    @property
+    def placed_marks(self) -> tuple[Placed, ...]:
+        """Events, in percent from the left; those in the right half have their words on their left."""
+        placed: list[Placed] = []
+        for mark in sorted(self.marks, key=lambda each: each.at_ms):
+            percent = 100 * min(mark.at_ms, self.end_ms) / self.end_ms
+            near = bool(placed) and percent - placed[-1].percent < _MARK_WIDTH
+            lane = (placed[-1].lane + 1) % LANES if near else 0
+            placed.append(Placed(percent, mark.label, "bad" if mark.bad else "", percent > 50, mark.at_ms, lane))
+        return tuple(placed)
+
+    @property
+    def description(self) -> str:
+        """What the chart shows, for those who do not see it."""
+        highest = "; ".join(f"{line.label} at most {self.unit.text(line.highest)}" for line in self.lines)
+        levels = [f"{level.label} {self.unit.text(level.value)}" for level in self.levels if level.value is not None]
+        events = [f"{mark.label} at {mark.at_ms / 1000:.2f} s" for mark in self.marks]
+        parts = [f"{self.title} over {self.end_ms / 1000:.2f} s: {highest}", *levels, *events]
+        return ". ".join(parts)
+
+    def _fits(self, level: Level) -> bool:
+        return level.value is not None and level.value <= self.top
+
+
+def clock(at_ms: float, step_ms: float) -> str:
+    """A time on the axis: "0.05 s", "12 s", "3:20", "1:05:00"; as fine as the step between two of them asks for."""
+    seconds = at_ms / 1000
+    if step_ms < 1000:
+        return f"{seconds:.{math.ceil(-math.log10(step_ms / 1000))}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if step_ms < 60_000 and minutes < 2:
+        return f"{round(seconds)} s"
+    return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _round_step(least: float) -> float:
+    """The next of 1, 2, 5, 10, ... that is not below."""
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)
+
+
+def _path(piece: Sequence[Point], *, area: bool) -> str:
+    (before_at, before), rest = piece[0], piece[1:]
+    parts = [f"M{before_at} 0v{before}" if area else f"M{before_at} {before}"]
+    parts.append("l" if rest else "h0")
+    steps = []
+    for at, value in rest:
+        steps.append(f"{at - before_at} {value - before}")
+        before_at, before = at, value
+    parts.append(" ".join(steps).replace(" -", "-"))
+    return "".join(parts) + ("V0" if area else "")

@@ -1,0 +1,219 @@
+"""Which charts an operator or a server gets, and what stands in each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cpost.model import (
+    ENGINE_STATS,
+    PROCESS_TREE,
+    Advice,
+    OperatorRecord,
+    Options,
+    Outcome,
+    ServerRecord,
+    StepResult,
+    Usage,
+)
+from cpost.model.gpu import Gpu
+from cpost.report.charts import (
+    MEGABYTES,
+    MEGAHERTZ,
+    PERCENT,
+    SECONDS,
+    WATTS,
+    Chart,
+    Level,
+    Line,
+    Mark,
+    Stretch,
+    Unit,
+)
+from cpost.report.series import NEED, Series
+from cpost.units import NS_PER_MS
+
+MOST_OVERLAID = 8
+_STEP_BYTES = 1000  # a memory chart's step
+_ENDS = {
+    Outcome.OOM_KILLED: "killed for memory",
+    Outcome.TIMED_OUT: "timed out",
+    Outcome.INTERRUPTED: "interrupted",
+    Outcome.ENGINE_LOST: "engine lost",
+}
+_CPU_SOURCES = {
+    PROCESS_TREE: "the processes' own clocks",
+    ENGINE_STATS: "the engine's statistics, over one second at least",
+}
+_MEMORY_SOURCES = {
+    PROCESS_TREE: "resident sets, summed up over the processes: an estimate",
+    ENGINE_STATS: "the engine's statistics, a sample a second",
+}
+_GPU_CHARTS = (
+    (
+        "busy",
+        PERCENT,
+        (("util_percent", "any kernel ran", "cpu", True),),
+        "Share of time in which any kernel ran, whoever's, over the driver's last stretch; NVML.",
+    ),
+    (
+        "memory",
+        MEGABYTES,
+        (
+            ("own_memory_bytes", "its own processes", "need", True),
+            ("memory_bytes", "in use on the device", "total", False),
+        ),
+        "What its own processes held, and what anybody did; NVML, at each look.",
+    ),
+    ("power", WATTS, (("power_mw", "board", "total", False),), "Of the whole board, averaged by the driver; NVML."),
+    ("SM clock", MEGAHERTZ, (("sm_clock_mhz", "SM clock", "total", False),), "At each look; NVML."),
+)
+_OVERLAID = (
+    ("CPU", PERCENT, "cpu_percent", "Percent of one core over the window that ends at each point."),
+    ("Memory charged", MEGABYTES, "memory_bytes", "The total, cache included."),
+    ("Memory need", MEGABYTES, NEED, "The total less what the kernel could have dropped."),
+)
+OVERLAID_COLUMNS = ("cpu_percent", "memory_bytes", "reclaimable_bytes", NEED)
+
+
+def end_marks(result: StepResult, series: Series) -> tuple[Mark, ...]:
+    """The first instruction, out-of-memory kills, and how it ended."""
+    end_ms = _end_ms(series, result)
+    marks = [Mark(0, "start")] + [Mark(at, "OOM kill", bad=True) for at in series.oom_kills_ms]
+    kills = result.totals.oom_kills if result.totals else None
+    if kills and not series.oom_kills_ms:
+        marks.append(Mark(end_ms, "OOM kill (when: not seen)", bad=True))
+    if result.wall_ns is not None:
+        bad = result.outcome is not Outcome.COMPLETED
+        said = "end" if result.exit_code is None else f"exit {result.exit_code}"
+        marks.append(Mark(result.wall_ns // NS_PER_MS, _ENDS.get(result.outcome, said), bad))
+    return tuple(marks)
+
+
+def charts(
+    record: OperatorRecord | ServerRecord,
+    series: Series,
+    options: Options,
+    gpus: Sequence[Gpu],
+    marks: tuple[Mark, ...],
+    stretches: tuple[Stretch, ...] = (),
+) -> tuple[Chart, ...]:
+    """The charts of one run of an operator or a server; none where its series has no rows.
+
+    Args:
+        gpus: those of the host.
+    """
+    found = (_cpu(record, series, options), _memory(record, series, options), _throttling(series))
+    end_ms = _end_ms(series, record.result)
+    drawn = [chart for chart in (*found, *_gpus(record, series, gpus)) if chart is not None]
+    return tuple(
+        Chart(chart.title, chart.unit, chart.lines, end_ms, chart.source, chart.levels, marks, stretches)
+        for chart in drawn
+    )
+
+
+def overlaid(named: Sequence[tuple[str, Series]]) -> tuple[Chart, ...]:
+    """Charts of several runs, one line for each; times count from each one's own start."""
+    end_ms = max((series.end_ms for _, series in named), default=0) or 1
+    found = []
+    for title, unit, column, source in _OVERLAID:
+        lines = tuple(
+            Line(name, f"o{place % MOST_OVERLAID}", series.traces[column])
+            for place, (name, series) in enumerate(named)
+            if column in series.traces
+        )
+        if lines:
+            found.append(Chart(title, unit, lines, end_ms, source))
+    return tuple(found)
+
+
+def _end_ms(series: Series, result: StepResult) -> int:
+    return max(series.end_ms, (result.wall_ns or 0) // NS_PER_MS, 1)
+
+
+def _chart(title: str, unit: Unit, lines: tuple[Line, ...], source: str, levels: tuple[Level, ...] = ()) -> Chart:
+    return Chart(title, unit, lines, 1, source, levels)
+
+
+def _cpu(record: OperatorRecord | ServerRecord, series: Series, options: Options) -> Chart | None:
+    pieces = series.traces.get("cpu_percent")
+    if pieces is None:
+        return None
+    window_ns = record.usage.window_ns if record.usage else options.window_ns
+    source = _CPU_SOURCES.get(_source(record.result), "the control group's counter")
+    wanted = record.recommendation.requests.cpu_millicores if record.recommendation.status is Advice.OK else None
+    levels = (  # a thousandth of a core is a tenth of a percent, a step
+        Level("recommended", "wanted", wanted),
+        Level("declared", "declared", record.declared.cpu_millicores),
+    )
+    return _chart(
+        "CPU",
+        PERCENT,
+        (Line("CPU", "cpu", pieces, area=True),),
+        f"Percent of one core over the {window_ns / NS_PER_MS:g} ms that end at each point; {source}.",
+        levels,
+    )
+
+
+def _memory(record: OperatorRecord | ServerRecord, series: Series, options: Options) -> Chart | None:
+    lines = tuple(
+        Line(label, style, series.traces[column], area=style == "need", hint=hint)
+        for column, label, style, hint in (
+            (NEED, "need", "need", "the total less what the kernel could have dropped"),
+            ("reclaimable_bytes", "cache", "cache", "what the kernel could have dropped"),
+            ("memory_interval_peak_bytes", "peak between samples", "peak", "the kernel's mark since the row before"),
+            ("memory_bytes", "total", "total", "all that is charged, file cache included"),
+        )
+        if column in series.traces
+    )
+    if not lines:
+        return None
+    source = _MEMORY_SOURCES.get(_source(record.result), "what the kernel charges to the control group")
+    return _chart("Memory", MEGABYTES, lines, f"At each sample; {source}. MB = 10^6 bytes.", _levels(record, options))
+
+
+def _levels(record: OperatorRecord | ServerRecord, options: Options) -> tuple[Level, ...]:
+    usage, advice = _own_usage(record), record.recommendation
+    peak = usage.memory_bytes.maximum if usage else None
+    wanted = advice.requests.memory_bytes if advice.status is Advice.OK else None
+    sampled = usage is not None and usage.peaks_sampled
+    return (
+        Level("highest sample" if sampled else "kernel's peak", "kernel", _steps(peak)),
+        Level("recommended", "wanted", _steps(wanted)),
+        Level("declared", "declared", _steps(record.declared.memory_bytes)),
+        Level("memory limit", "limit", _steps(options.memory_limit_bytes)),
+    )
+
+
+def _own_usage(record: OperatorRecord | ServerRecord) -> Usage | None:
+    """Of the very run whose series is drawn, where a record's own is one over all repeats."""
+    return record.repeats[-1].usage if isinstance(record, OperatorRecord) and record.repeats else record.usage
+
+
+def _throttling(series: Series) -> Chart | None:
+    line = Line("held back", "peak", series.traces.get("throttled_us", ()), area=True)
+    if not line.highest:
+        return None
+    return _chart("Throttling", SECONDS, (line,), "Time held back by a CPU limit so far; the kernel's cpu.stat.")
+
+
+def _gpus(record: OperatorRecord | ServerRecord, series: Series, gpus: Sequence[Gpu]) -> Iterator[Chart]:
+    used = record.usage.gpus if record.usage else ()
+    for place, gpu in enumerate(gpus):
+        if place < len(used) and not used[place].used:
+            continue
+        for title, unit, columns, source in _GPU_CHARTS:
+            lines = tuple(
+                Line(label, style, series.traces[f"gpu{place}_{column}"], area=area)
+                for column, label, style, area in columns
+                if f"gpu{place}_{column}" in series.traces
+            )
+            if lines:
+                yield _chart(f"GPU {place} {title}", unit, lines, f"{gpu.name}. {source}")
+
+
+def _source(result: StepResult) -> str:
+    return result.totals.source if result.totals else ""
+
+
+def _steps(value_bytes: float | None) -> int | None:
+    return None if value_bytes is None else round(value_bytes / _STEP_BYTES)

@@ -1,0 +1,189 @@
+"""A run, or several, as one HTML page that needs nothing but itself.
+
+Everything that a user, an image or a log may have written is escaped where it enters the page (see template.py). No
+more of a series is held or drawn than a budget of points allows, so neither memory nor the page grow with its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cpost
+from cpost.model import OperatorRecord, Run, ServerRecord
+from cpost.report.figures import MOST_OVERLAID
+from cpost.report.overview import anchor_of, state_of, summary
+from cpost.report.sections import Reader, Source, compared_section, compared_shared, operator_section, server_section
+from cpost.report.template import GENERATOR, render_page
+from cpost.report.view import Cell, Column, Fact, Note, Page, Table
+from cpost.report.wording import UNKNOWN
+from cpost.units import MB, NS_PER_MS, format_mb, format_seconds, parse_time_ns
+
+_STRETCHES = 60_000  # on a whole page; one comes to some 20 bytes, so that a page stays below 2 MB
+_FINEST, _COARSEST = 600, 40  # stretches of one line
+_LINES, _GPU_LINES, _OVERLAID_LINES = 6, 5, 4  # in the charts of one series: at most, for each GPU, one over others
+
+
+def render(sources: Sequence[Source]) -> str:
+    """The page, as HTML; what cannot be read of the series is said on it.
+
+    Args:
+        sources: one run in all detail, or several with their lines one over the other.
+    """
+    stretches = max(_COARSEST, min(_FINEST, _STRETCHES // max(1, _lines(sources))))
+    page = _of_several(sources, stretches) if len(sources) > 1 else _of_one(sources[0], stretches)
+    return render_page(page)
+
+
+def is_page(head: str) -> bool:
+    """Whether a file that begins like this is a page of cpost's."""
+    return GENERATOR in head
+
+
+def _lines(sources: Sequence[Source]) -> int:
+    """How many lines the page will have, at most."""
+    if len(sources) > 1:
+        return _OVERLAID_LINES * sum(_series(source.run) for source in sources)
+    run = sources[0].run
+    each = _LINES + _GPU_LINES * len(run.host.gpus)
+    series = _series(run)
+    repeats = sum(min(len(record.repeats), MOST_OVERLAID) for record in run.operators)
+    return each * series + _OVERLAID_LINES * repeats
+
+
+def _series(run: Run) -> int:
+    return sum(1 + len(record.servers) for record in run.operators) + len(run.servers)
+
+
+def _of_one(source: Source, stretches: int) -> Page:
+    run = source.run
+    reader = Reader(source.folder, run.options, stretches)
+    sections = [operator_section(record, run, reader) for record in run.operators]
+    sections += [
+        server_section(server, anchor_of("", server.name), run, reader, run.operators) for server in run.servers
+    ]
+    return Page(
+        title=run.pipeline_name,
+        subtitle=run.pipeline_file,
+        state="complete" if run.complete else "partial",
+        bad=not run.complete,
+        facts=tuple(_facts(run)),
+        notes=tuple(_notes(run)),
+        summary=summary([(source.label, run)]),
+        sections=tuple(sections),
+        about=(_host(run), _options(run)),
+        version=cpost.__version__,
+    )
+
+
+def _of_several(sources: Sequence[Source], stretches: int) -> Page:
+    names = dict.fromkeys(record.operator for source in sources for record in source.run.operators)
+    pipelines = dict.fromkeys(source.run.pipeline_name for source in sources)
+    partial = any(not source.run.complete for source in sources)
+    return Page(
+        title=", ".join(pipelines),
+        subtitle=f"{len(sources)} runs, one over the other",
+        state="a run is partial" if partial else "complete",
+        bad=partial,
+        facts=tuple(Fact(source.label, _day(source.run), source.run.pipeline_name) for source in sources),
+        notes=tuple(
+            Note(note.kind, f"{source.label}: {note.text}", note.remedy)
+            for source in sources
+            for note in _notes(source.run)
+        ),
+        summary=summary([(source.label, source.run) for source in sources]),
+        sections=(
+            *(compared_section(name, sources, stretches) for name in names),
+            *compared_shared(sources, stretches),
+        ),
+        about=tuple(
+            Table(f"{source.label}: {table.caption}", table.columns, table.rows)
+            for source in sources
+            for table in (_host(source.run), _options(source.run))
+        ),
+        version=cpost.__version__,
+    )
+
+
+def _facts(run: Run) -> Iterator[Fact]:
+    well = sum(not state_of(record.result)[1] for record in run.operators)
+    yield Fact("Operators that ended well", f"{well} of {len(run.operators)}")
+    changed = sum(_differs(record) for record in run.operators)
+    stated = sum(_comparable(record) for record in run.operators)
+    yield Fact("Requests to change", f"{changed} of {stated}", "operators with declared requests, and advice")
+    began, ended = parse_time_ns(run.created_at), parse_time_ns(run.ended_at)
+    day, _, time = _day(run).partition(" ")
+    yield Fact("Began", time or day, f"{day}, UTC" if time else "")
+    yield Fact("Took", format_seconds(ended - began) if began is not None and ended is not None else UNKNOWN)
+    cpus, memory = run.host.cpus, run.host.memory_bytes
+    host = f"{cpus if cpus is not None else UNKNOWN} CPUs"
+    yield Fact("Host", host, f"{memory / MB:,.0f} MB of memory" if memory is not None else "")
+    yield Fact("Policy", run.options.policy, f"sampled every {run.options.period_ns / NS_PER_MS:g} ms")
+
+
+def _comparable(record: OperatorRecord | ServerRecord) -> bool:
+    wanted, declared = record.recommendation.requests, record.declared
+    return any(
+        getattr(wanted, field) is not None and getattr(declared, field) is not None for field in declared.__slots__
+    )
+
+
+def _differs(record: OperatorRecord) -> bool:
+    wanted, declared = record.recommendation.requests, record.declared
+    pairs = ((getattr(wanted, field), getattr(declared, field)) for field in declared.__slots__)
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
+def _notes(run: Run) -> Iterator[Note]:
+    if not run.complete:
+        yield Note("failed", f"The run is partial, it was stopped by {run.stopped_by or 'an error, or goes on still'}.")
+    if not run.operators:
+        yield Note("missing", "No operator was measured.")
+    for warning in run.warnings:
+        yield Note("warning", warning)
+
+
+def _day(run: Run) -> str:
+    return run.created_at[:19].replace("T", " ") or UNKNOWN
+
+
+def _host(run: Run) -> Table:
+    host = run.host
+    rows = [
+        ("host", host.hostname),
+        ("kernel", f"{host.kernel} {host.architecture}".strip()),
+        ("CPUs", "" if host.cpus is None else str(host.cpus)),
+        ("memory", "" if host.memory_bytes is None else format_mb(host.memory_bytes)),
+        ("swap", "" if host.swap_bytes is None else format_mb(host.swap_bytes)),
+        ("control groups", " ".join(filter(None, (host.cgroup_layout, host.cgroup_driver)))),
+        ("engine", " ".join(filter(None, (host.engine_version, host.storage_driver)))),
+        *((f"GPU {place}", f"{gpu.name} ({gpu.uuid})") for place, gpu in enumerate(host.gpus)),
+        *((("GPU driver", host.gpu_driver),) if host.gpu_driver else ()),
+    ]
+    return _named("Host", rows)
+
+
+def _options(run: Run) -> Table:
+    options = run.options
+    rows = [
+        ("run", run.run_id),
+        ("cpost", run.cpost_version),
+        ("policy", options.policy),
+        ("period, window", f"{options.period_ns / NS_PER_MS:g} ms, {options.window_ns / NS_PER_MS:g} ms"),
+        ("repeats, warm-ups", f"{options.repeat}, {options.warmup}"),
+        ("time-out", "none" if options.timeout_ns is None else format_seconds(options.timeout_ns)),
+        (
+            "memory limit",
+            "none stated" if options.memory_limit_bytes is None else format_mb(options.memory_limit_bytes),
+        ),
+        ("size of dev/shm", format_mb(options.shm_bytes)),
+        ("after a failure", options.on_failure),
+        ("input", options.input_dir),
+        ("models", options.models_dir or ""),
+        ("digest of the definition", run.pipeline_digest),
+    ]
+    return _named("Options", rows)
+
+
+def _named(caption: str, rows: Sequence[tuple[str, str]]) -> Table:
+    columns = (Column(caption, number=False), Column("", number=False))
+    return Table(caption, columns, tuple((Cell(name), Cell(value or UNKNOWN)) for name, value in rows))

@@ -1,0 +1,237 @@
+"""A section of the page for each operator and each server: charts, figures, reasons, warnings, the end of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpost.model import Advice, OperatorRecord, Options, Outcome, Repeat, Run, ServerRecord, StepResult, Usage
+from cpost.report.charts import Mark, Stretch
+from cpost.report.details import operator_facts, operator_tables, server_facts, server_tables, spread_table
+from cpost.report.figures import MOST_OVERLAID, OVERLAID_COLUMNS, charts, end_marks, overlaid
+from cpost.report.overview import anchor_of, state_of
+from cpost.report.series import Series, read_series
+from cpost.report.view import Log, Note, Section
+from cpost.units import NS_PER_MS, parse_time_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A run and where its files are.
+
+    Attributes:
+        label: tells it from the others on the page.
+    """
+
+    label: str
+    run: Run
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the series that a record names.
+
+    Attributes:
+        stretches: how finely each is drawn, see `Decimator`.
+    """
+
+    folder: Path
+    options: Options
+    stretches: int
+
+    def read(self, name: str, result: StepResult, columns: Iterable[str] | None = None) -> Series:
+        """A series by its name in the record; what is wrong with it is in its `problem`."""
+        if not name:
+            return Series(problem="no series of it was kept")
+        if Path(name).name != name:  # a record may come from anywhere
+            return Series(problem=f"its series {name!r} lies outside of the run's folder and is not read")
+        period_ns = result.sampling.period_ns if result.sampling else self.options.period_ns
+        return read_series(self.folder / name, self.stretches, period_ns / NS_PER_MS, columns)
+
+
+def operator_section(record: OperatorRecord, run: Run, reader: Reader) -> Section:
+    """One operator of one run, with its servers and its repeats."""
+    series = reader.read(record.series_file, record.result)
+    state, bad = state_of(record.result)
+    drawn = charts(record, series, run.options, run.host.gpus, end_marks(record.result, series))
+    parts = [_repeats_section(record, reader)] if len(record.repeats) > 1 else []
+    parts += [
+        server_section(server, anchor_of(record.operator, server.name), run, reader, [record])
+        for server in record.servers
+    ]
+    return Section(
+        title=record.operator,
+        anchor=anchor_of(record.operator),
+        kind=record.image,
+        state=state,
+        bad=bad,
+        facts=operator_facts(record),
+        notes=(*_missing(series), *_notes(record)),
+        charts=drawn,
+        more=operator_tables(record, run.options),
+        log=_log(record.result),
+        parts=tuple(parts),
+    )
+
+
+def server_section(
+    server: ServerRecord, anchor: str, run: Run, reader: Reader, served: Sequence[OperatorRecord]
+) -> Section:
+    """One server; `served` are the operators that ran while it did."""
+    series = reader.read(server.series_file, server.result)
+    state, bad = state_of(server.result)
+    ready = () if server.ready_ns is None else (Mark(server.ready_ns // NS_PER_MS, "ready"),)
+    marks = (*end_marks(server.result, series), *ready)
+    stretches = tuple(_stretches(server, served))
+    return Section(
+        title=server.name,
+        anchor=anchor,
+        kind=f"server ({server.kind.value}), {server.image}",
+        state=state,
+        bad=bad,
+        facts=server_facts(server),
+        notes=(*_missing(series), *_notes(server)),
+        charts=charts(server, series, run.options, run.host.gpus, marks, stretches),
+        more=server_tables(server, run.options),
+        log=_log(server.result),
+    )
+
+
+def compared_section(name: str, sources: Sequence[Source], stretches: int) -> Section:
+    """One operator over several runs, and each of its servers: a line for each run."""
+    found = [(source, record) for source in sources for record in source.run.operators if record.operator == name]
+    servers: dict[str, list[tuple[Source, ServerRecord]]] = {}
+    for source, record in found:
+        for server in record.servers:
+            servers.setdefault(server.name, []).append((source, server))
+    parts = (_compared(each, anchor_of(name, each), runs, stretches) for each, runs in servers.items())
+    return _compared(name, anchor_of(name), found, stretches, tuple(parts))
+
+
+def compared_shared(sources: Sequence[Source], stretches: int) -> list[Section]:
+    """Likewise, the servers that operators shared."""
+    servers: dict[str, list[tuple[Source, ServerRecord]]] = {}
+    for source in sources:
+        for server in source.run.servers:
+            servers.setdefault(server.name, []).append((source, server))
+    return [_compared(each, anchor_of("", each), runs, stretches) for each, runs in servers.items()]
+
+
+def _compared(
+    title: str,
+    anchor: str,
+    found: Sequence[tuple[Source, OperatorRecord | ServerRecord]],
+    stretches: int,
+    parts: tuple[Section, ...] = (),
+) -> Section:
+    notes: list[Note] = []
+    named: list[tuple[str, Series]] = []
+    for source, record in found[:MOST_OVERLAID]:
+        reader = Reader(source.folder, source.run.options, stretches)
+        named.append((source.label, reader.read(record.series_file, record.result, OVERLAID_COLUMNS)))
+        notes += [Note(note.kind, f"{source.label}: {note.text}") for note in _missing(named[-1][1])]
+    for source, record in found:
+        notes += [Note(note.kind, f"{source.label}: {note.text}", note.remedy) for note in _notes(record)]
+    return Section(
+        title=title,
+        anchor=anchor,
+        kind=", ".join(dict.fromkeys(record.image for _, record in found)),
+        notes=(*notes, *_not_drawn(len(found), "runs")),
+        charts=overlaid(named),
+        parts=parts,
+    )
+
+
+def _repeats_section(record: OperatorRecord, reader: Reader) -> Section:
+    chosen = _telling(record.repeats)
+    read = [(repeat, reader.read(repeat.series_file, repeat.result, OVERLAID_COLUMNS)) for repeat in chosen]
+    notes = [
+        Note("missing", f"{repeat.name}: {note.text}") for repeat, series in read for note in _missing(series)
+    ] + _not_drawn(len(record.repeats), "runs")
+    return Section(
+        title=f"{len(record.repeats)} runs of {record.operator}, one over the other",
+        anchor=f"{anchor_of(record.operator)}--repeats",
+        notes=tuple(notes),
+        tables=(spread_table(record.spreads),) if record.spreads is not None else (),
+        charts=overlaid([(repeat.name, series) for repeat, series in read]),
+    )
+
+
+def _telling(repeats: Sequence[Repeat]) -> list[Repeat]:
+    """As many as a chart can hold: those of the highest memory and CPU, the last, and then the first ones."""
+    if len(repeats) <= MOST_OVERLAID:
+        return list(repeats)
+
+    def most(usage: Usage | None, *, memory: bool) -> float:
+        statistic = (usage.memory_bytes if memory else usage.cpu_pct) if usage else None
+        return (statistic.maximum if statistic else None) or 0
+
+    places = range(len(repeats))
+    first = [max(places, key=lambda at: most(repeats[at].usage, memory=memory)) for memory in (True, False)]
+    chosen = list(dict.fromkeys([*first, len(repeats) - 1, *places]))[:MOST_OVERLAID]
+    return [repeats[at] for at in sorted(chosen)]
+
+
+def _not_drawn(count: int, what: str) -> list[Note]:
+    if count <= MOST_OVERLAID:
+        return []
+    return [Note("missing", f"{MOST_OVERLAID} of {count} {what} are drawn; the tables are about all of them")]
+
+
+def _stretches(server: ServerRecord, served: Sequence[OperatorRecord]) -> Iterator[Stretch]:
+    """Start, idle, and load, which is while an operator ran; times are told apart by the wall clock."""
+    if server.ready_ns is None:
+        return
+    ready_ms = server.ready_ns // NS_PER_MS
+    yield Stretch(0, ready_ms, "start", "start")
+    before_ms = ready_ms
+    began_ns = parse_time_ns(server.result.started_at)
+    for name, result in _times(served):
+        at_ns = parse_time_ns(result.started_at)
+        if began_ns is None or at_ns is None or result.wall_ns is None:
+            continue
+        from_ms, to_ms = (at_ns - began_ns) // NS_PER_MS, (at_ns - began_ns + result.wall_ns) // NS_PER_MS
+        if from_ms > before_ms:
+            yield Stretch(before_ms, from_ms, "idle", "idle")
+        if to_ms > max(from_ms, 0):
+            yield Stretch(max(from_ms, 0), to_ms, name, "load")
+        before_ms = max(before_ms, to_ms)
+
+
+def _times(served: Sequence[OperatorRecord]) -> list[tuple[str, StepResult]]:
+    """When each operator ran; of one alone, its last run, which is what its servers' series are of."""
+    if len(served) == 1:
+        return [("load", served[0].result)]
+    runs = [
+        (f"load: {record.operator}", result)
+        for record in served
+        for result in ([repeat.result for repeat in record.repeats] or [record.result])
+    ]
+    return sorted(runs, key=lambda run: parse_time_ns(run[1].started_at) or 0)
+
+
+def _missing(series: Series) -> tuple[Note, ...]:
+    return (Note("missing", series.problem),) if series.problem else ()
+
+
+def _notes(record: OperatorRecord | ServerRecord) -> Iterator[Note]:
+    result, advice = record.result, record.recommendation
+    refused = advice.status is not Advice.OK
+    if result.outcome is not Outcome.COMPLETED and result.cause:
+        yield Note("failed", f"It ended badly: {result.cause}.")
+    for reason in advice.reasons:
+        yield Note("refused", f"No recommendation: {reason}") if refused else Note("reason", reason)
+    if isinstance(record, OperatorRecord):
+        for doubt in record.doubts:
+            yield Note("warning", doubt.what, doubt.remedy)
+    seen = [warning for repeat in getattr(record, "repeats", ()) for warning in repeat.result.warnings]
+    for warning in dict.fromkeys((*seen, *result.warnings)):
+        yield Note("warning", warning)
+
+
+def _log(result: StepResult) -> Log | None:
+    if result.outcome is Outcome.COMPLETED or not result.log_tail:
+        return None
+    return Log(f"The last lines of the log of {result.operator}", result.log_tail)

@@ -1,0 +1,108 @@
+"""What stands on a page, free of how it looks: tables, notes, sections. Templates draw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpost.report.charts import Chart
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table; `style` is a word for how it looks, `small` a second line."""
+
+    text: str
+    style: str = ""
+    small: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: `group` heads all neighbours with the same one."""
+
+    title: str
+    group: str = ""
+    hint: str = ""
+    number: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; the first cell of a row names it."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def groups(self) -> tuple[tuple[str, int], ...]:
+        """Heads over the columns, with how many each spans; empty where no column has one."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return tuple(found) if any(group for group, _ in found) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A figure with its name and what it is; `style` is a word for how it looks."""
+
+    label: str
+    value: str
+    small: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line that a reader has to see; `kind` is warning, refused, reason or missing."""
+
+    kind: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The last lines that somebody wrote."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """An operator, a server, or a group of charts of one."""
+
+    title: str
+    anchor: str
+    kind: str = ""
+    state: str = ""
+    bad: bool = False
+    facts: tuple[Fact, ...] = ()
+    notes: tuple[Note, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    tables: tuple[Table, ...] = ()
+    more: tuple[Table, ...] = ()
+    log: Log | None = None
+    parts: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One whole page."""
+
+    title: str
+    subtitle: str
+    state: str
+    bad: bool
+    facts: tuple[Fact, ...]
+    notes: tuple[Note, ...]
+    summary: Table
+    sections: tuple[Section, ...]
+    about: tuple[Table, ...]
+    version: str
