@@ -69,11 +69,13 @@ def _page(runs: Sequence[tuple[Run, Path]]) -> str:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """What tells folders apart: the end of their paths, as short as it can be; numbered where they are the same."""
-    paths = [folder.resolve() for folder in folders]
+    """What tells folders apart: the end of their paths as far as it takes, without what all end in; else numbers."""
+    paths = [folder.resolve().parts for folder in folders]
     if len(set(paths)) < len(paths):
-        return [f"{path.name} ({number})" for number, path in enumerate(paths, 1)]
-    length = 1
-    while len({path.parts[-length:] for path in paths}) < len(paths):
+        return [f"{path[-1]} ({number})" for number, path in enumerate(paths, 1)]
+    length, shared = 1, 0
+    while len({path[-length:] for path in paths}) < len(paths):
         length += 1
-    return ["/".join(path.parts[-length:]) for path in paths]
+    while len({path[-shared - 1] for path in paths}) == 1 < len(paths):
+        shared += 1
+    return ["/".join(path[-length : len(path) - shared]) for path in paths]

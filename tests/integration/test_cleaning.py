@@ -107,7 +107,12 @@ def test_runs_at_once_are_all_right(start_run: StartRun, tmp_path: Path) -> None
         totals = running.wait().ended(0).operator("a")["result"]["totals"]
         assert abs(totals["cpu_us"] - 300_000) <= harness.CPU_SLACK_US
         assert mb * MB <= totals["memory_peak_bytes"] <= (mb + 3) * MB
-        assert {path.name for path in folders[mb].iterdir()} == {"a_final_result.csv", "summary.csv", "run.json"}
+        assert {path.name for path in folders[mb].iterdir()} == {
+            "a_final_result.csv",
+            "summary.csv",
+            "run.json",
+            "report.html",
+        }
         harness.check_csvs(folders[mb])
 
 

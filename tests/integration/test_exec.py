@@ -185,7 +185,12 @@ def test_results_go_to_a_folder(start: Exec, appetite: Path, cpost: Cpost, way: 
     folder.parent.chmod(0o777)
     options = ("--name", "mine", "--metrics_dir", folder, "--policy", "p95")
     done = start(*options, "--", appetite, "touch", "20", "burn", "300", "1").wait().ended(0)
-    assert {path.name for path in folder.iterdir()} == {"mine_final_result.csv", "summary.csv", "run.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "mine_final_result.csv",
+        "summary.csv",
+        "run.json",
+        "report.html",
+    }
     harness.check_csvs(folder)
     record = harness.load_run(folder)
     assert (record["complete"], record["pipeline_name"]) == (True, "cpost exec")

@@ -95,7 +95,7 @@ def measured(cpost: Cpost, two: Path, payload: Path, tmp_path: Path) -> Path:
 
 
 def test_folder_of_metrics(measured: Path) -> None:
-    names = {"alpha_final_result.csv", "beta_final_result.csv", "summary.csv", "run.json"}
+    names = {"alpha_final_result.csv", "beta_final_result.csv", "summary.csv", "run.json", "report.html"}
     assert {path.name for path in measured.iterdir()} == names
     for name in ("alpha", "beta"):
         check_series(measured / f"{name}_final_result.csv")

@@ -61,7 +61,7 @@ def test_a_steady_operator_run_four_times(
     assert len({each["result"]["container_id"] for each in runs}) == 4
     names = ["calm_warmup1.csv", "calm_repeat1.csv", "calm_repeat2.csv", "calm_final_result.csv"]
     assert [each["series_file"] for each in runs] == names
-    assert {path.name for path in metrics.iterdir()} == {*names, "summary.csv", "run.json"}
+    assert {path.name for path in metrics.iterdir()} == {*names, "summary.csv", "run.json", "report.html"}
     assert all(len(harness.rows_of(metrics / name)) > 20 for name in names)
     over = record["spreads"]["memory_peak_bytes"]
     assert 60e6 < over["minimum"] <= over["median"] <= over["maximum"] < 66e6

@@ -17,7 +17,7 @@ from cpost.cli import cli, main
 from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, Problem, UsageError
 from cpost.model import Options, Outcome, Run
 
-HEAVY = {"docker", "requests", "urllib3", "yaml", "tabulate", "psutil", "pynvml", "pandas", "numpy", "cattrs"}
+HEAVY = {"docker", "requests", "urllib3", "yaml", "tabulate", "psutil", "pynvml", "pandas", "numpy", "cattrs", "jinja2"}
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 

@@ -28,7 +28,7 @@ from cpost.model import (
     Statistic,
     Usage,
 )
-from cpost.store import RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
+from cpost.store import REPORT_FILE, RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
 
 FIGURE = st.none() | st.floats(0, 1e15)
 STATISTICS = st.builds(Statistic, FIGURE, FIGURE, FIGURE, FIGURE, FIGURE)
@@ -160,7 +160,9 @@ def test_a_missing_record_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the folder
 
 
-@pytest.mark.parametrize("name", [RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "a_repeat12.csv", "seg_warmup1.csv"])
+@pytest.mark.parametrize(
+    "name", [RUN_FILE, SUMMARY_FILE, REPORT_FILE, "a_final_result.csv", "a_repeat12.csv", "seg_warmup1.csv"]
+)
 def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
     with pytest.raises(UsageError, match=name) as caught:
@@ -170,7 +172,15 @@ def test_an_earlier_result_is_not_overwritten_unasked(tmp_path: Path, name: str)
 
 
 def test_asked_to_it_goes_when_the_new_one_comes_and_nothing_else(tmp_path: Path) -> None:
-    for name in (RUN_FILE, SUMMARY_FILE, "a_final_result.csv", "a_repeat7.csv", "a_warmup2.csv", "notes.txt"):
+    for name in (
+        RUN_FILE,
+        SUMMARY_FILE,
+        REPORT_FILE,
+        "a_final_result.csv",
+        "a_repeat7.csv",
+        "a_warmup2.csv",
+        "notes.txt",
+    ):
         (tmp_path / name).write_text("old")
     folder = RunFolder(tmp_path, OPERATORS, overwrite=True)
     assert (tmp_path / RUN_FILE).read_text() == "old"  # the run may still be refused

@@ -19,8 +19,8 @@ _MARK_WIDTH = 16  # percent
 LANES = 3  # for the words of events that lie near one another
 _HEADROOM = 1.18
 _FAR = 2.0  # a level above so many times the highest point would flatten the lines: it is named instead
-_STEPS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000)
-_STEPS_MS += (600_000, 1_800_000, 3_600_000)
+_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+_STEPS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, *(1000 * seconds for seconds in _SECONDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Chart:
     @property
     def value_ticks(self) -> tuple[Placed, ...]:
         """Labels of the value axis, in percent from the top."""
-        step = _round_step(self.top / self.unit.steps / 4) * self.unit.steps
+        step = _round_step(self.top / self.unit.steps / 5) * self.unit.steps
         decimals = max(0, -math.floor(math.log10(step / self.unit.steps)))
         count = int(self.top / step)
         return tuple(

@@ -18,13 +18,13 @@ _ADVICE_STYLES = {-1: ("lower", "from {}"), 0: ("same", "as declared"), 1: ("rai
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One line of the table: an operator, or a server of it."""
+    """One line of the table: an operator, or a server and whose it is."""
 
     run: str
     name: str
     anchor: str
     record: OperatorRecord | ServerRecord
-    server: bool
+    server: str = ""
 
 
 _Read = Callable[[_Row], Cell]
@@ -67,15 +67,15 @@ def summary(runs: Sequence[tuple[str, Run]]) -> Table:
 
 def _rows(label: str, run: Run) -> Iterator[_Row]:
     for record in run.operators:
-        yield _Row(label, record.operator, anchor_of(record.operator), record, server=False)
+        yield _Row(label, record.operator, anchor_of(record.operator), record)
         for server in record.servers:
-            yield _Row(label, server.name, anchor_of(record.operator, server.name), server, server=True)
+            yield _Row(label, server.name, anchor_of(record.operator, server.name), server, "its server")
     for server in run.servers:
-        yield _Row(label, server.name, anchor_of("", server.name), server, server=True)
+        yield _Row(label, server.name, anchor_of("", server.name), server, "shared server")
 
 
 def _name(row: _Row) -> Cell:
-    return Cell(row.name, "server" if row.server else "", "its server" if row.server else "", row.anchor)
+    return Cell(row.name, "server" if row.server else "", row.server, row.anchor)
 
 
 def _state(row: _Row) -> Cell:
@@ -150,6 +150,13 @@ def _recommended(field: str, show: Callable[[int], str]) -> _Read:
     return read
 
 
+def _gpus_recommended(row: _Row) -> Cell:
+    """Nothing where GPUs played no part: that a number of none is refused says nothing."""
+    record = row.record
+    with_gpus = record.declared.gpu_count is not None or (record.usage is not None and record.usage.gpus)
+    return _recommended("gpu_count", str)(row) if with_gpus else _NOTHING
+
+
 def _megabytes(value_bytes: int) -> str:
     return f"{round_up(value_bytes, MB) // MB:,}"
 
@@ -176,5 +183,5 @@ _COLUMNS: tuple[tuple[Column, _Read, bool], ...] = (
     (Column("busy %", _GPU, "the busiest one's highest stretch"), _gpu_busy, True),
     (Column("memory, MB", _GPU, "its own, on the fullest one"), _gpu_memory, True),
     (Column("declared", _GPU, "how many, in the definition"), _declared("gpu_count", str), True),
-    (Column("recommended", _GPU, "how many"), _recommended("gpu_count", str), True),
+    (Column("recommended", _GPU, "how many"), _gpus_recommended, True),
 )

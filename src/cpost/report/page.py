@@ -19,7 +19,7 @@ from cpost.report.wording import UNKNOWN
 from cpost.units import MB, NS_PER_MS, format_mb, format_seconds, parse_time_ns
 
 _STRETCHES = 60_000  # on a whole page; one comes to some 20 bytes, so that a page stays below 2 MB
-_FINEST, _COARSEST = 600, 40  # stretches of one line
+_FINEST, _COARSEST = 1500, 40  # stretches of one line
 _LINES, _GPU_LINES, _OVERLAID_LINES = 6, 5, 4  # in the charts of one series: at most, for each GPU, one over others
 
 
@@ -115,7 +115,7 @@ def _facts(run: Run) -> Iterator[Fact]:
     yield Fact("Began", time or day, f"{day}, UTC" if time else "")
     yield Fact("Took", format_seconds(ended - began) if began is not None and ended is not None else UNKNOWN)
     cpus, memory = run.host.cpus, run.host.memory_bytes
-    host = f"{cpus if cpus is not None else UNKNOWN} CPUs"
+    host = UNKNOWN if cpus is None else f"{cpus} CPU{'s' if cpus > 1 else ''}"
     yield Fact("Host", host, f"{memory / MB:,.0f} MB of memory" if memory is not None else "")
     yield Fact("Policy", run.options.policy, f"sampled every {run.options.period_ns / NS_PER_MS:g} ms")
 

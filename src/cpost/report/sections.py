@@ -205,7 +205,7 @@ def _times(served: Sequence[OperatorRecord]) -> list[tuple[str, StepResult]]:
     if len(served) == 1:
         return [("load", served[0].result)]
     runs = [
-        (f"load: {record.operator}", result)
+        (f"{record.operator} ran", result)
         for record in served
         for result in ([repeat.result for repeat in record.repeats] or [record.result])
     ]

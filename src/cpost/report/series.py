@@ -26,7 +26,8 @@ UNITS = {"percent": 10, "bytes": 1e-3, "us": 1e-3, "mw": 1e-2, "mhz": 1}  # draw
 _TIME, _TOTAL, _RECLAIMABLE = "elapsed_s", "memory_bytes", "reclaimable_bytes"
 _MOST_KILLS = 12
 _DETAIL_BEAT_MS = 100  # memory.stat is read so often, at least
-_GPU_BEAT_MS = 1000  # a GPU's driver has news of the busy time so often, at least
+_GPU_BEAT_MS = 200  # the GPUs are looked at so often, and
+_GPU_BUSY_BEAT_MS = 500  # the driver has news of the busy time so often, on most GPUs
 _BEATS_OF_A_GAP = 5
 
 
@@ -104,9 +105,9 @@ class _Reading:
         for add, value in values:
             add(at, value)
         if self._parts is not None:
-            total, reclaimable, add = self._parts
+            total, reclaimable, add_need = self._parts
             if cells[reclaimable] and cells[total]:
-                add(at, max(0, int(cells[total]) - int(cells[reclaimable])) // 1000)
+                add_need(at, max(0, int(cells[total]) - int(cells[reclaimable])) // 1000)
         if self._kills_at is not None and cells[self._kills_at]:
             self._killed(at, int(cells[self._kills_at]))
         self._end_ms = at
@@ -139,5 +140,5 @@ def _scale(name: str) -> float:
 
 def _beat_ms(name: str) -> float:
     if is_gpu_column(name):
-        return _GPU_BEAT_MS
+        return _GPU_BUSY_BEAT_MS if name.endswith("_percent") else _GPU_BEAT_MS
     return _DETAIL_BEAT_MS if name in (NEED, _RECLAIMABLE) else 0

@@ -29,16 +29,21 @@
     }
     return pieces;
   };
-  // The nearest point of the piece that holds this time; none within a gap.
-  const valueAt = (pieces, at, slack) => {
-    let best = null;
+  // The highest point within reach of a time, so that no peak is stepped over; else the nearest of the piece that holds
+  // the time; none within a gap.
+  const valueAt = (pieces, at, reach) => {
+    let near = null, highest = null;
     for (const piece of pieces) {
-      if (at < piece[0][0] - slack || at > piece[piece.length - 1][0] + slack) continue;
-      let low = 0, high = piece.length - 1;
-      while (high - low > 1) { const middle = (low + high) >> 1; if (piece[middle][0] <= at) low = middle; else high = middle; }
-      for (const each of [piece[low], piece[high]]) if (!best || Math.abs(each[0] - at) < Math.abs(best[0] - at)) best = each;
+      if (at < piece[0][0] - reach || at > piece[piece.length - 1][0] + reach) continue;
+      let low = 0, high = piece.length;
+      while (low < high) { const middle = (low + high) >> 1; if (piece[middle][0] < at - reach) low = middle + 1; else high = middle; }
+      for (let i = Math.max(0, low - 1); i < piece.length && (i <= low || piece[i][0] <= at + reach); i++) {
+        const each = piece[i], far = Math.abs(each[0] - at);
+        if (far <= reach && (!highest || each[1] > highest[1])) highest = each;
+        if (!near || far < Math.abs(near[0] - at)) near = each;
+      }
     }
-    return best;
+    return highest || near;
   };
 
   const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 15e3, 3e4, 6e4, 12e4, 3e5, 6e5, 18e5, 36e5];
@@ -131,13 +136,13 @@
     }
     // Read out what lies at a time (ms); null = nothing.
     read(at) {
-      const { from, to } = this.group, slack = (to - from) / 100;
+      const { from, to } = this.group, reach = (to - from) / 400;
       const output = this.figure.querySelector(".at");
       this.cursor.hidden = at === null || at > this.end;
       output.textContent = at === null ? "" : `at ${(at / 1000).toFixed(to - from < 2e4 ? 3 : to - from < 2e5 ? 2 : 1)} s`;
       const said = [];
       this.keys.forEach((key, index) => {
-        const found = at === null ? null : valueAt(this.lines[index].pieces, at, slack);
+        const found = at === null ? null : valueAt(this.lines[index].pieces, at, reach);
         const text = at === null ? "" : found ? this.text(found[1]) : "-";
         key.querySelector("output").textContent = text;
         said.push(`${key.firstElementChild.nextSibling.textContent.trim()} ${text}`);
@@ -164,6 +169,7 @@
       for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
         const tick = document.createElement("span");
         tick.style.left = `${percent(at)}%`;
+        tick.className = percent(at) > 96 ? "last" : "";
         tick.textContent = clock(at, step);
         ticks.push(tick);
       }

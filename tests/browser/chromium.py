@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 CHROMIUM = "chromium"
 _ARGUMENTS = (
@@ -28,9 +28,9 @@ _ARGUMENTS = (
 class Browser:
     """One tab. Attribute `events` holds whatever the browser told, oldest first."""
 
-    def __init__(self, commands: int, answers: int) -> None:
+    def __init__(self, commands: int, answers: IO[bytes]) -> None:
         self._commands = commands
-        self._answers = os.fdopen(answers, "rb", buffering=0)
+        self._answers = answers
         self._rest = b""
         self._count = 0
         self._session: str | None = None
@@ -118,8 +118,8 @@ def browser(home: Path) -> Iterator[Browser]:
     os.close(theirs)
     os.close(told)
     try:
-        yield Browser(commands, answers)
+        with os.fdopen(answers, "rb", buffering=0) as heard:
+            yield Browser(commands, heard)
     finally:
         os.close(commands)  # the end of its input is the end of the browser
         process.wait(timeout=30)
-        os.close(answers)

@@ -1,0 +1,1 @@
+"""Tests of the page of a run in a real browser, and what they are made of."""

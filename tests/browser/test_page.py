@@ -1,0 +1,171 @@
+"""The page of a run as people see it: in a browser, by keyboard, on a phone, in the dark, without script, on paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser.chromium import Browser, browser
+from browser.pages import make_run
+from cpost.publish import report
+
+_SHIFT = 8
+FOCUSED = "document.activeElement.closest('figure')?.querySelector('h4').textContent"
+READ_OUT = "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('output'), (each) => each.textContent)"
+TICKS = "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('.times span'), (each) => each.textContent)"
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run that has everything, hostile words too."""
+    folder = tmp_path_factory.mktemp("run")
+    make_run(folder)
+    return report([folder], None)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests here."""
+    with browser(tmp_path_factory.mktemp("browser")) as started:
+        yield started
+
+
+def told(chromium: Browser, *methods: str) -> list[dict[str, Any]]:
+    return [event["params"] for event in chromium.events if event["method"] in methods]
+
+
+def test_nothing_is_wrong_and_nothing_is_asked_for(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    assert chromium.value("document.querySelectorAll('figure').length") == 19
+    assert told(chromium, "Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown") == []
+    assert [each["request"]["url"] for each in told(chromium, "Network.requestWillBeSent")] == [page.as_uri()]
+    assert told(chromium, "Page.javascriptDialogOpening") == []
+
+
+def test_a_script_that_gets_in_is_not_run(chromium: Browser, page: Path, tmp_path: Path) -> None:
+    """What the policy is for, should escaping ever fail."""
+    changed = tmp_path / "page.html"
+    changed.write_text(page.read_text().replace("<main>", "<main><script>window.hurt = 1</script><img src='x.png'>"))
+    chromium.open(changed)
+    assert chromium.value("typeof window.hurt") == "undefined"
+    refused = [each["entry"]["text"] for each in told(chromium, "Log.entryAdded")]
+    assert len([text for text in refused if "Content Security Policy" in text]) == 2
+
+
+def test_lines_are_drawn_where_their_figures_are(chromium: Browser, page: Path) -> None:
+    """The highest total, 500 MB, in the middle of 3.4 s: the browser's own geometry says so."""
+    chromium.open(page)
+    box = chromium.value(
+        "(() => { const figure = document.querySelectorAll('figure')[1], plot = figure.querySelector('.plot');"
+        "const line = figure.querySelector('path.total').getBoundingClientRect(), all = plot.getBoundingClientRect();"
+        "return [(all.bottom - line.top) / all.height * figure.dataset.top,"
+        "(line.right - all.left) / all.width * figure.dataset.end] })()"
+    )
+    assert box[0] == pytest.approx(500_000, rel=0.02)
+    assert box[1] == pytest.approx(3390, rel=0.01)
+
+
+def test_the_keyboard_reaches_every_chart_and_reads_it_out(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    for _ in range(40):
+        chromium.key("Tab")
+        if chromium.value("document.activeElement.classList.contains('plot')"):
+            break
+    assert chromium.value(FOCUSED).startswith("CPU")
+    assert chromium.value("document.activeElement.getAttribute('role')") == "slider"
+    chromium.key("End")
+    at_end, cpu = chromium.value(READ_OUT)
+    assert at_end == "at 3.390 s"
+    assert re.fullmatch(r"\d+\.\d %", cpu)
+    for _ in range(10):
+        chromium.key("ArrowLeft", _SHIFT)
+    assert float(chromium.value(READ_OUT)[0].split()[1]) == pytest.approx(1.695, abs=0.001)
+    assert chromium.value(FOCUSED).startswith("CPU")
+    assert chromium.value("document.activeElement.getAttribute('aria-valuetext')").startswith("at 1.695 s: CPU ")
+    # The charts of a section have one cursor: the memory's peak is in the middle.
+    assert "500.0 MB" in chromium.value(READ_OUT.replace("[0]", "[1]"))
+    unreachable = "all => all.filter((each) => each.tabIndex < 0).length"
+    assert chromium.value(f"({unreachable})(Array.from(document.querySelectorAll('.plot, .scrolls, .key')))") == 0
+
+
+def test_a_closer_look_and_back(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    whole = chromium.value(TICKS)
+    chromium.value("document.querySelector('.plot').focus()")
+    for key in ("ArrowRight", "+", "+"):
+        chromium.key(key)
+    closer = chromium.value(TICKS)
+    assert closer != whole
+    assert closer[-1].startswith("0.")
+    chromium.key("Escape")
+    assert chromium.value(TICKS) == whole
+
+
+def test_a_gap_reads_as_nothing(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    value = chromium.value(
+        "(() => { const section = document.getElementById('of-gpu'), plot = section.querySelector('.plot');"
+        "const box = plot.getBoundingClientRect();"
+        "plot.dispatchEvent(new PointerEvent('pointermove', { clientX: box.left + box.width * 0.45 }));"
+        "return section.querySelector('.key output').textContent })()"
+    )
+    assert value == "-"
+
+
+def test_a_line_is_hidden_and_shown(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    key, line = "document.querySelector('.key.total')", "document.querySelector('path.total')"
+    shown = []
+    for _ in range(2):
+        chromium.value(f"{key}.click()")
+        shown.append(chromium.value(f"[getComputedStyle({line}).display, {key}.getAttribute('aria-pressed')]"))
+    assert shown == [["none", "false"], ["inline", "true"]]
+
+
+def test_dark_and_light(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    light = chromium.value(BACKGROUND)
+    chromium.open(page, dark=True)
+    dark = chromium.value(BACKGROUND)
+    assert light != dark
+    chromium.value("document.getElementById('theme').click()")
+    assert chromium.value(BACKGROUND) == light
+    chromium.value("localStorage.clear()")
+
+
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_nothing_but_tables_scrolls_sideways(chromium: Browser, page: Path, width: int) -> None:
+    chromium.open(page, width)
+    assert chromium.value("document.documentElement.scrollWidth") == width
+    assert (
+        chromium.value("Math.min(...Array.from(document.querySelectorAll('.plot'), (each) => each.clientWidth))")
+        > width / 2
+    )
+
+
+def test_it_is_all_there_without_script(chromium: Browser, page: Path, tmp_path: Path) -> None:
+    chromium.open(page, script=False)
+    chromium.picture(tmp_path / "without.png", 0, 3000)
+    layout = chromium.call("DOMSnapshot.captureSnapshot", computedStyles=["visibility"])
+    text = " ".join(layout["strings"])
+    assert "recommended 100.0 %" in text
+    assert (tmp_path / "without.png").stat().st_size > 50_000
+    chromium.open(page)
+    assert chromium.value("document.getElementById('theme').hidden") is False
+
+
+def test_it_prints(chromium: Browser, page: Path) -> None:
+    chromium.open(page, dark=True)
+    document = chromium.printed()
+    assert document.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type\s*/Page\b", document)) > 3
+    chromium.call(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
+    assert chromium.value(BACKGROUND) == "rgb(255, 255, 255)"
+    assert chromium.value("getComputedStyle(document.querySelector('#theme')).display") == "none"

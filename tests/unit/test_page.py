@@ -1,0 +1,309 @@
+"""The page of a run: what stands on it, and that nothing else does."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from builders import MB, REFUSED, advice, record, repeat, result, run, usage
+
+from browser.pages import HOSTILE, make_run, write_series
+from cpost.model import Outcome, RepeatKind, Resources, Run, Statistic, Totals
+from cpost.report.charts import MEGABYTES, PERCENT, Chart, Level, Line, Mark, clock
+from cpost.report.overview import summary
+from cpost.report.page import is_page, render
+from cpost.report.sections import Source
+
+HOUR = 360_000
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes, the text outside of style and script, and what is in those."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[str] = []
+        self.inside: dict[str, list[str]] = {"script": [], "style": []}
+        self._open: list[str] = []
+        self.feed(html)
+        assert not self._open, "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] in self.inside:
+            self.inside[self._open[-1]].append(data)
+        elif data.strip():
+            self.texts.append(data.strip())
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.texts)
+
+
+def page_of(made: Run, folder: Path) -> Parsed:
+    return Parsed(render([Source("here", made, folder)]))
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Parsed:
+    folder = tmp_path_factory.mktemp("run")
+    return page_of(make_run(folder), folder)
+
+
+# ---------------------------------------------------------------- nothing gets in, nothing goes out
+
+
+def test_what_is_hostile_stands_there_as_text(everything: Parsed) -> None:
+    shown = HOSTILE.replace("\u202e", "\\u202e").replace("\x1b", "\\x1b")
+    assert everything.text.count(shown) >= 8
+    assert not everything.all("img")
+    assert len(everything.all("script")) == 1
+    assert not [name for _, attributes in everything.elements for name in attributes if name.startswith("on")]
+
+
+def test_one_script_may_run_and_no_address_is_asked(everything: Parsed) -> None:
+    (policy,) = [meta["content"] for meta in everything.all("meta") if "http-equiv" in meta]
+    (script,) = everything.inside["script"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.startswith("default-src 'none'; ")
+    assert re.findall("script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+    linked = [
+        each[name] for _, each in everything.elements for name in ("src", "href", "action", "data") if name in each
+    ]
+    assert {link for link in linked if not link.startswith("#")} == {"data:,"}
+    assert not re.findall(r"url\(|@import|https?:|//\w", "".join(everything.inside["style"]))
+    assert not re.findall(r"https?:|fetch|XMLHttp|import\b|WebSocket|sendBeacon", script)
+
+
+def test_links_within_the_page_lead_somewhere(everything: Parsed) -> None:
+    ids = [each["id"] for _, each in everything.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    assert {each["href"][1:] for each in everything.all("a")} <= set(ids)
+
+
+def test_a_page_is_known_by_its_head(tmp_path: Path) -> None:
+    assert is_page(render([Source("", run(), tmp_path)])[:2000])
+    assert not is_page("<!DOCTYPE html><html><head><title>cpost</title>")
+
+
+# ---------------------------------------------------------------- what stands on it
+
+
+def test_declared_and_recommended_stand_side_by_side() -> None:
+    grown = record("grown", declared=Resources(1000, 128 * MB), recommendation=advice(2000, 256 * MB))
+    table = summary([("", run(grown, record("free"), record("bad", recommendation=REFUSED)))])
+    titles = [f"{column.group} {column.title}".strip() for column in table.columns]
+    rows = {row[0].text: dict(zip(titles, row, strict=True)) for row in table.rows}
+    wanted = rows["grown"]["Memory, MB recommended"]
+    assert (wanted.text, wanted.style, wanted.small) == ("256", "raise", "from 128")
+    assert rows["grown"]["Memory, MB declared"].text == "128"
+    assert rows["free"]["CPU declared"].text == "-"
+    assert rows["bad"]["CPU recommended"].text == "none"
+    assert not [title for title in titles if title.startswith("GPU")]
+
+
+def test_several_runs_of_an_operator_are_neighbours() -> None:
+    table = summary([("one", run(record("a"), record("b"))), ("two", run(record("b"), record("a")))])
+    assert [(row[0].text, row[1].text) for row in table.rows] == [
+        ("a", "one"),
+        ("a", "two"),
+        ("b", "one"),
+        ("b", "two"),
+    ]
+
+
+def test_all_that_a_run_has_is_on_its_page(everything: Parsed) -> None:
+    labels = [figure["aria-label"] for figure in everything.all("div") if figure.get("role") == "img"]
+    assert [label.split(" over ")[0] for label in labels] == [
+        *("CPU", "Memory", "Throttling"),  # reader
+        *("CPU", "Memory charged", "Memory need"),  # its repeats
+        *("CPU", "Memory", "Throttling"),  # its server
+        *("CPU", "Memory", "Throttling", "GPU 0 busy", "GPU 0 memory", "GPU 0 power", "GPU 0 SM clock"),
+        *("CPU", "Memory", "Throttling"),  # the shared server
+    ]
+    assert "total at most 500.0 MB" in labels[1]
+    assert "memory limit 600.0 MB" in labels[1]
+    assert "OOM kill at 1.80 s" in labels[0]
+    assert "ready at 1.00 s" in labels[6]
+    for words in ("start", "idle", "load", "reader ran", "12", "Spread", "2 repeats are too few", "--repeat 5"):
+        assert words in everything.text
+    assert ">= 94.0 %" in everything.text
+
+
+def test_what_is_not_there_is_said(everything: Parsed) -> None:
+    assert "its series nothing_final_result.csv is not there" in everything.text
+    assert "its series '../../secret.csv' lies outside of the run's folder and is not read" in everything.text
+    assert not re.findall(r"\bNone\b|\bnan\b|\binf\b", everything.text)
+
+
+def test_stretches_of_a_server_follow_one_another(everything: Parsed) -> None:
+    spans = [each for each in everything.all("span") if "data-from" in each]
+    assert [(each["title"], each["data-from"], each["data-to"]) for each in spans[:3]] == [
+        ("start", "0", "1000"),
+        ("idle", "1000", "2000"),
+        ("load", "2000", "5000"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        run(),
+        run(record(usage=None, result=result(Outcome.FAILED), recommendation=REFUSED)),
+        run(record(usage=usage(None, None))),
+        run(record(usage=replace(usage(None, None), cpu_pct=Statistic()), result=result(totals=Totals("", 0)))),
+        run(record(series_file="a.csv", repeats=(repeat(result=result(Outcome.FAILED), usage=None), repeat(2)))),
+        run(complete=True, created_at="", ended_at="soon"),
+    ],
+)
+def test_a_record_with_next_to_nothing_has_a_page(made: Run, tmp_path: Path) -> None:
+    parsed = page_of(made, tmp_path)
+    assert not parsed.all("figure")
+    assert not re.findall(r"\bNone\b|\bnan\b", parsed.text)
+
+
+def test_runs_over_one_another(tmp_path: Path) -> None:
+    sources = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        sources.append(Source(name, make_run(tmp_path / name), tmp_path / name))
+    parsed = Parsed(render(sources))
+    assert len(parsed.all("figure")) == 12
+    assert parsed.text.count("\none\n") > 12
+    ids = {each["id"] for _, each in parsed.elements if "id" in each}
+    assert {each["href"][1:] for each in parsed.all("a")} <= ids
+
+
+def test_many_repeats_are_drawn_as_far_as_there_is_room(tmp_path: Path) -> None:
+    write_series(tmp_path / "a.csv", 30)
+    repeats = [repeat(n, 30, series_file="a.csv", usage=usage(100 + n % 9, MB * (n % 7))) for n in range(1, 31)]
+    parsed = page_of(
+        run(record(repeats=(repeat(1, 1, kind=RepeatKind.WARMUP, series_file="a.csv"), *repeats))), tmp_path
+    )
+    keys = [each for each in parsed.all("button") if "data-line" in each]
+    assert len(keys) == 2 * 8 + 8
+    assert "8 of 31 runs are drawn; the tables are about all of them" in parsed.text
+    assert {"repeat 6 of 30", "repeat 8 of 30", "repeat 30 of 30"} <= set(parsed.texts)
+
+
+# ---------------------------------------------------------------- an hour
+
+
+def test_an_hour_at_the_default_period_keeps_its_peak_and_is_small(tmp_path: Path) -> None:
+    columns = "elapsed_s,cpu_percent,memory_bytes,memory_interval_peak_bytes,reclaimable_bytes,throttled_us"
+    rows = [
+        f"{n / 100},{n * 7919 % 2000 / 10},{10**9 + n * 104729 % 10**8},{2 * 10**9 - n},{n % 10**7},{n}\n"
+        for n in range(HOUR)
+    ]
+    rows[200_001] = f"{2000.01},6399.9,{77 * 10**9},{78 * 10**9},0,200001\n"
+    (tmp_path / "a.csv").write_text(columns + "\n" + "".join(rows))
+    html = render([Source("", run(record(series_file="a.csv")), tmp_path)])
+    assert len(html.encode()) < 1_000_000
+    parsed = Parsed(html)
+    charts = {figure["data-unit"]: figure for figure in parsed.all("figure")}
+    assert int(charts["%"]["data-top"]) > 63_999
+    labels = [each["aria-label"] for each in parsed.all("div") if each.get("role") == "img"]
+    assert "CPU at most 6,399.9 %" in labels[0]
+    assert "total at most 77,000.0 MB" in labels[1]
+    drawn = [drawn_points(each["d"]) for each in parsed.all("path") if "line cpu" in each.get("class", "")]
+    assert (2_000_010, 63_999) in drawn[0]
+    assert max(at for at, _ in drawn[0]) > 3_590_000
+
+
+def drawn_points(path: str) -> list[tuple[int, int]]:
+    """What the path draws, as the page's own script reads it."""
+    points, at, value = [], 0, 0
+    for command, rest in re.findall("([MlvhV])([^MlvhV]*)", path):
+        numbers = [int(number) for number in re.findall(r"-?\d+", rest)]
+        if command == "M":
+            at, value = numbers
+        elif command == "v":
+            value += numbers[0]
+            points.append((at, value))
+        elif command == "l":
+            for along, up in zip(numbers[::2], numbers[1::2], strict=True):
+                at, value = at + along, value + up
+                points.append((at, value))
+    return points
+
+
+# ---------------------------------------------------------------- charts
+
+
+def chart(*values: int, levels: tuple[Level, ...] = (), marks: tuple[Mark, ...] = (), end_ms: int = 1000) -> Chart:
+    piece = tuple((at * 10, value) for at, value in enumerate(values))
+    return Chart("A", PERCENT, (Line("a", "cpu", (piece,)),), end_ms, "", levels, marks)
+
+
+def test_paths_are_written_in_steps() -> None:
+    pieces = (((0, 5), (10, 2), (20, 9)), ((50, 1),))
+    assert Line("", "", pieces).path == "M0 5l10-3 10 7M50 1h0"
+    assert Line("", "", pieces, area=True).path == "M0 0v5l10-3 10 7V0M50 0v1h0V0"
+
+
+def test_a_level_far_above_is_named_and_not_drawn() -> None:
+    made = chart(1000, 900, levels=(Level("near", "", 1500), Level("far", "", 9000), Level("unknown", "", None)))
+    assert [level.label for level in made.drawn_levels] == ["near 150.0 %"]
+    assert made.levels_above == ("far 900.0 %",)
+    assert made.top == 1770
+
+
+def test_labels_do_not_cover_one_another() -> None:
+    close = chart(1000, levels=(Level("a", "", 1000), Level("b", "", 1010), Level("c", "", 500)))
+    assert [(level.label[0], level.other_side) for level in close.drawn_levels] == [
+        ("b", False),
+        ("a", True),
+        ("c", False),
+    ]
+    marks = chart(1, marks=(Mark(990, "exit"), Mark(0, "start"), Mark(950, "OOM kill", bad=True)))
+    assert [(m.label, m.lane, m.other_side) for m in marks.placed_marks] == [
+        ("start", 0, False),
+        ("OOM kill", 0, True),
+        ("exit", 1, True),
+    ]
+
+
+def test_ticks_are_round() -> None:
+    assert [tick.label for tick in chart(1000).value_ticks] == ["0", "50", "100"]
+    assert [tick.label for tick in chart(1, end_ms=3_600_000).time_ticks][:3] == ["0:00", "10:00", "20:00"]
+    assert [tick.label for tick in chart(1, end_ms=30).time_ticks] == [f"0.{n:03} s" for n in range(0, 31, 5)]
+    assert chart(0).top > 0
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "step_ms", "text"),
+    [
+        (50, 10, "0.05 s"),
+        (200, 100, "0.2 s"),
+        (45_000, 5000, "45 s"),
+        (200_000, 15_000, "3:20"),
+        (3_900_000, 600_000, "1:05:00"),
+    ],
+)
+def test_times_on_the_axis(at_ms: int, step_ms: int, text: str) -> None:
+    assert clock(at_ms, step_ms) == text
+
+
+def test_units_name_themselves() -> None:
+    assert MEGABYTES.text(1_169_224) == "1,169.2 MB"
