@@ -23,7 +23,7 @@ status=0
   --triton_image cpost-demo-triton:1 --metrics_dir "$demo/metrics" --outputs_dir "$demo/outputs" --overwrite --force stop "$@" || status=$?
 
 if [ "$status" = 0 ]; then
-  echo "cpost demo: metrics (one CSV per operator and server, summary.csv, run.json) in $demo/metrics"
+  echo "cpost demo: metrics (one CSV per operator and server, summary.csv, run.json, report.html to look at) in $demo/metrics"
   picture=$(find "$demo/outputs" -name picture.png -print -quit)
   [ -z "$picture" ] || echo "cpost demo: the ventricles, red on the slices, in $picture"
 fi

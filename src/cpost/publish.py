@@ -18,14 +18,17 @@ def publish(run: Run, folder: RunFolder, observer: RunObserver, interrupts: Inte
 
     A signal breaks it off; after one that came before, it is left out: whoever stopped the run does not want to wait.
     """
+    path = folder.path / store.REPORT_FILE
     later = f"`cpost report {folder.path}` makes it"
     try:
         with interrupts.breaking():
+            from cpost.report.page import is_page
+
             text = _page([(run, folder.path)])
-        path = folder.save_page(text)
+        store.save_page(path, text, is_page)
     except Interrupted:
         observer.note(f"The page was left out; {later}")
-    except StoreError as error:
+    except (StoreError, UsageError) as error:
         observer.warn(f"the page was not written: {error.message}; {later} elsewhere with -o")
     except Exception as error:  # whatever is wrong with the page: the run is measured and recorded
         observer.warn(f"the page was not written: {type(error).__name__}: {error}")

@@ -156,15 +156,6 @@ class RunFolder:
         with contextlib.suppress(OSError):
             self._set_aside()
 
-    def save_page(self, text: str) -> Path:
-        """Write the page, whole or not at all; what is in reserve stays there. Returns where it is.
-
-        Raises:
-            StoreError: the disk is full, or the folder cannot be written to.
-        """
-        _replace(self.path / REPORT_FILE, text)
-        return self.path / REPORT_FILE
-
     def close(self) -> None:
         """Give the reserve and the lock back."""
         self._release_reserve()

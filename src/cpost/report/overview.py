@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cpost.model import Advice, OperatorRecord, Outcome, Run, ServerRecord, StepResult
+from cpost.model import Advice, OperatorRecord, Outcome, Run, ServerRecord, StepResult, Verdict
 from cpost.model.gpu import busiest, fullest
 from cpost.report.view import Cell, Column, Table
-from cpost.report.wording import UNKNOWN, cpu_mark, marks, peak_mark
+from cpost.report.wording import UNKNOWN, VERDICTS, cpu_mark, marks, peak_mark
 from cpost.units import MB, format_cores, format_seconds, round_up
 
 _NOTHING = Cell(UNKNOWN)
@@ -157,6 +157,17 @@ def _gpus_recommended(row: _Row) -> Cell:
     return _recommended("gpu_count", str)(row) if with_gpus else _NOTHING
 
 
+def _verified(row: _Row) -> Cell:
+    """What became of the recommendation when it was applied, and how much longer that took."""
+    verdict = row.record.recommendation.verified
+    if verdict is None:
+        return _NOTHING
+    proof = None if isinstance(row.record, ServerRecord) else row.record.verification
+    slowdown = proof.trials[-1].slowdown if proof is not None and proof.trials else None
+    small = "" if slowdown is None else f"{slowdown * 100:+.1f} % time"
+    return Cell(VERDICTS[verdict], "good" if verdict is Verdict.HOLDS else "bad", small)
+
+
 def _megabytes(value_bytes: int) -> str:
     return f"{round_up(value_bytes, MB) // MB:,}"
 
@@ -180,6 +191,7 @@ _COLUMNS: tuple[tuple[Column, _Read, bool], ...] = (
     (Column("peak", _MEMORY, "the highest that was charged, file cache included"), _peak, False),
     (Column("declared", _MEMORY, "in the definition"), _declared("memory_bytes", _megabytes), False),
     (Column("recommended", _MEMORY, "10^6 bytes"), _recommended("memory_bytes", _megabytes), False),
+    (Column("Verified", hint="run again with the recommendation as its limits", number=False), _verified, True),
     (Column("busy %", _GPU, "the busiest one's highest stretch"), _gpu_busy, True),
     (Column("memory, MB", _GPU, "its own, on the fullest one"), _gpu_memory, True),
     (Column("declared", _GPU, "how many, in the definition"), _declared("gpu_count", str), True),

@@ -12,7 +12,8 @@ import cpost
 from cpost.model import OperatorRecord, Run, ServerRecord
 from cpost.report.figures import MOST_OVERLAID
 from cpost.report.overview import anchor_of, state_of, summary
-from cpost.report.sections import Reader, Source, compared_section, compared_shared, operator_section, server_section
+from cpost.report.reader import Reader
+from cpost.report.sections import Source, compared_section, compared_shared, operator_section, server_section
 from cpost.report.template import GENERATOR, render_page
 from cpost.report.view import Cell, Column, Fact, Note, Page, Table
 from cpost.report.wording import UNKNOWN
@@ -47,7 +48,8 @@ def _lines(sources: Sequence[Source]) -> int:
     each = _LINES + _GPU_LINES * len(run.host.gpus)
     series = _series(run)
     repeats = sum(min(len(record.repeats), MOST_OVERLAID) for record in run.operators)
-    return each * series + _OVERLAID_LINES * repeats
+    trials = sum(1 + len(record.verification.trials) for record in run.operators if record.verification is not None)
+    return each * series + _OVERLAID_LINES * (repeats + trials)
 
 
 def _series(run: Run) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpost.model import Advice, OperatorRecord, Options, Outcome, Repeat, Run, ServerRecord, StepResult, Usage
+from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, ServerRecord, StepResult, Usage
 from cpost.report.charts import Mark, Stretch
 from cpost.report.details import operator_facts, operator_tables, server_facts, server_tables, spread_table
 from cpost.report.figures import MOST_OVERLAID, OVERLAID_COLUMNS, charts, end_marks, overlaid
 from cpost.report.overview import anchor_of, state_of
-from cpost.report.series import Series, read_series
+from cpost.report.proofs import search_section, verified_section
+from cpost.report.reader import Reader, missing
+from cpost.report.series import Series
 from cpost.report.view import Log, Note, Section
 from cpost.units import NS_PER_MS, parse_time_ns
 
@@ -29,34 +31,16 @@ class Source:
     folder: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """Reads the series that a record names.
-
-    Attributes:
-        stretches: how finely each is drawn, see `Decimator`.
-    """
-
-    folder: Path
-    options: Options
-    stretches: int
-
-    def read(self, name: str, result: StepResult, columns: Iterable[str] | None = None) -> Series:
-        """A series by its name in the record; what is wrong with it is in its `problem`."""
-        if not name:
-            return Series(problem="no series of it was kept")
-        if Path(name).name != name:  # a record may come from anywhere
-            return Series(problem=f"its series {name!r} lies outside of the run's folder and is not read")
-        period_ns = result.sampling.period_ns if result.sampling else self.options.period_ns
-        return read_series(self.folder / name, self.stretches, period_ns / NS_PER_MS, columns)
-
-
 def operator_section(record: OperatorRecord, run: Run, reader: Reader) -> Section:
     """One operator of one run, with its servers and its repeats."""
     series = reader.read(record.series_file, record.result)
     state, bad = state_of(record.result)
     drawn = charts(record, series, run.options, run.host.gpus, end_marks(record.result, series))
     parts = [_repeats_section(record, reader)] if len(record.repeats) > 1 else []
+    if record.verification is not None:
+        parts.append(verified_section(record, record.verification, reader))
+    if record.search is not None:
+        parts.append(search_section(record, record.search))
     parts += [
         server_section(server, anchor_of(record.operator, server.name), run, reader, [record])
         for server in record.servers
@@ -68,7 +52,7 @@ def operator_section(record: OperatorRecord, run: Run, reader: Reader) -> Sectio
         state=state,
         bad=bad,
         facts=operator_facts(record),
-        notes=(*_missing(series), *_notes(record)),
+        notes=(*missing(series), *_notes(record)),
         charts=drawn,
         more=operator_tables(record, run.options),
         log=_log(record.result),
@@ -92,7 +76,7 @@ def server_section(
         state=state,
         bad=bad,
         facts=server_facts(server),
-        notes=(*_missing(series), *_notes(server)),
+        notes=(*missing(series), *_notes(server)),
         charts=charts(server, series, run.options, run.host.gpus, marks, stretches),
         more=server_tables(server, run.options),
         log=_log(server.result),
@@ -131,7 +115,7 @@ def _compared(
     for source, record in found[:MOST_OVERLAID]:
         reader = Reader(source.folder, source.run.options, stretches)
         named.append((source.label, reader.read(record.series_file, record.result, OVERLAID_COLUMNS)))
-        notes += [Note(note.kind, f"{source.label}: {note.text}") for note in _missing(named[-1][1])]
+        notes += [Note(note.kind, f"{source.label}: {note.text}") for note in missing(named[-1][1])]
     for source, record in found:
         notes += [Note(note.kind, f"{source.label}: {note.text}", note.remedy) for note in _notes(record)]
     return Section(
@@ -148,7 +132,7 @@ def _repeats_section(record: OperatorRecord, reader: Reader) -> Section:
     chosen = _telling(record.repeats)
     read = [(repeat, reader.read(repeat.series_file, repeat.result, OVERLAID_COLUMNS)) for repeat in chosen]
     notes = [
-        Note("missing", f"{repeat.name}: {note.text}") for repeat, series in read for note in _missing(series)
+        Note("missing", f"{repeat.name}: {note.text}") for repeat, series in read for note in missing(series)
     ] + _not_drawn(len(record.repeats), "runs")
     return Section(
         title=f"{len(record.repeats)} runs of {record.operator}, one over the other",
@@ -210,10 +194,6 @@ def _times(served: Sequence[OperatorRecord]) -> list[tuple[str, StepResult]]:
         for result in ([repeat.result for repeat in record.repeats] or [record.result])
     ]
     return sorted(runs, key=lambda run: parse_time_ns(run[1].started_at) or 0)
-
-
-def _missing(series: Series) -> tuple[Note, ...]:
-    return (Note("missing", series.problem),) if series.problem else ()
 
 
 def _notes(record: OperatorRecord | ServerRecord) -> Iterator[Note]:

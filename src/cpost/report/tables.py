@@ -11,8 +11,6 @@ from tabulate import tabulate
 
 from cpost.model import (
     Advice,
-    CpuChoice,
-    MemoryChoice,
     ModelServed,
     OperatorRecord,
     Outcome,
@@ -34,7 +32,7 @@ from cpost.model import (
 )
 from cpost.model.gpu import busiest, fullest
 from cpost.report.wording import UNKNOWN as _UNKNOWN
-from cpost.report.wording import cpu_mark, marks, peak_mark
+from cpost.report.wording import VERDICTS, cpu_answer, cpu_mark, marks, memory_answer, peak_mark
 from cpost.terminal import visible
 from cpost.units import MB, format_cores, format_cpu_time, format_mb, format_percent, format_seconds, round_up
 
@@ -42,7 +40,6 @@ WIDTH = 60
 _SERIES_HEADER = ("timestamp", "cpu_percent", "memory")
 _SERIES_WIDTHS = (17, 11, 14)
 _ABRIDGED_ROWS = 10
-_VERDICTS = {Verdict.HOLDS: "Holds", Verdict.SLOW: "Too slow", Verdict.BROKEN: "Breaks"}
 _MARKED = {Verdict.HOLDS: "verified", Verdict.SLOW: "slow", Verdict.BROKEN: "broken"}
 
 
@@ -89,7 +86,7 @@ def trial_line(trial: Trial) -> str:
     wall, slowdown = trial.result.wall_ns, trial.slowdown
     time = _cell(wall, format_seconds) + (f" ({slowdown * 100:+.1f} %)" if slowdown is not None else "")
     cause = f", {trial.cause}" if trial.cause else ""
-    return f"{_VERDICTS[trial.verdict]}: {time}{cause}"
+    return f"{VERDICTS[trial.verdict]}: {time}{cause}"
 
 
 def search_summary(search: Search) -> str:
@@ -97,10 +94,10 @@ def search_summary(search: Search) -> str:
     parts = []
     if search.memory is not None:
         parts.append(_trials_table("Memory limit", search.memory.trials, _memory_limit))
-        parts.append(_memory_answer(search.memory))
+        parts.append(memory_answer(search.memory))
     if search.cpu is not None:
         parts.append(_trials_table("CPU limit", search.cpu.trials, _cpu_limit))
-        parts.append(_cpu_answer(search.cpu))
+        parts.append(cpu_answer(search.cpu))
     return "\n".join(parts)
 
 
@@ -125,20 +122,6 @@ def _trials_table(label: str, trials: Sequence[Trial], limit: Callable[[Trial], 
         for trial in sorted(trials, key=limit)
     ]
     return tabulate(rows, [label, "Time", "Slowdown", "Verdict", "Why"], tablefmt="pretty")
-
-
-def _memory_answer(found: MemoryChoice) -> str:
-    if found.smallest_bytes is None:
-        return "No memory limit that was tried was enough."
-    doubt = "" if found.settled else " (the budget of runs ended before it was settled: less may do)"
-    return f"The smallest memory that passed: {format_mb(found.smallest_bytes)}{doubt}"
-
-
-def _cpu_answer(found: CpuChoice) -> str:
-    if found.knee_millicores is None or found.cheapest_millicores is None:
-        return "No number of cores can be named: no run ended well."
-    knee, cheapest = format_cores(found.knee_millicores), format_cores(found.cheapest_millicores)
-    return f"More than {knee} cores save little time; cores times time is least with {cheapest}"
 
 
 def pipeline_summary(records: Sequence[OperatorRecord], servers: Sequence[ServerRecord] = ()) -> str:

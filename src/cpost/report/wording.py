@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from cpost.model import ENGINE_STATS, PROCESS_TREE, Outcome, StepResult, Usage
+from cpost.model import ENGINE_STATS, PROCESS_TREE, CpuChoice, MemoryChoice, Outcome, StepResult, Usage, Verdict
+from cpost.units import format_cores, format_mb
 
 UNKNOWN = "-"
+VERDICTS = {Verdict.HOLDS: "Holds", Verdict.SLOW: "Too slow", Verdict.BROKEN: "Breaks"}
 _MARKS = {
     Outcome.OOM_KILLED: "Killed for memory",
     Outcome.TIMED_OUT: "Timed out",
@@ -33,3 +35,19 @@ def peak_mark(result: StepResult, usage: Usage) -> str:
     if not usage.peaks_sampled:
         return ""
     return "~ " if result.totals is not None and result.totals.source == PROCESS_TREE else ">= "
+
+
+def memory_answer(found: MemoryChoice) -> str:
+    """What follows from the memory limits that were tried."""
+    if found.smallest_bytes is None:
+        return "No memory limit that was tried was enough."
+    doubt = "" if found.settled else " (the budget of runs ended before it was settled: less may do)"
+    return f"The smallest memory that passed: {format_mb(found.smallest_bytes)}{doubt}"
+
+
+def cpu_answer(found: CpuChoice) -> str:
+    """What follows from the numbers of cores that were tried."""
+    if found.knee_millicores is None or found.cheapest_millicores is None:
+        return "No number of cores can be named: no run ended well."
+    knee, cheapest = format_cores(found.knee_millicores), format_cores(found.cheapest_millicores)
+    return f"More than {knee} cores save little time; cores times time is least with {cheapest}"
