@@ -9,11 +9,14 @@ from cpost import store
 from cpost.model import (
     ENGINE_STATS,
     Advice,
+    CpuChoice,
     Detail,
     Doubt,
+    Enforced,
     Gpu,
     GpuUsage,
     HostFacts,
+    MemoryChoice,
     ModelServed,
     OperatorRecord,
     Options,
@@ -25,6 +28,7 @@ from cpost.model import (
     Run,
     Sample,
     Sampling,
+    Search,
     ServerKind,
     ServerRecord,
     Spread,
@@ -32,8 +36,11 @@ from cpost.model import (
     Statistic,
     StepResult,
     Totals,
+    Trial,
     TritonFacts,
     Usage,
+    Verdict,
+    Verification,
 )
 from cpost.model.gpu import BusySpan, GpuReading
 from cpost.report import spreadsheet
@@ -138,6 +145,34 @@ def _on_gpus(folder: Path) -> OperatorRecord:
     )
 
 
+def _proven(folder: Path) -> OperatorRecord:
+    """Raised once and then verified; and searched for less."""
+    for name in ("proven_final_result.csv", "proven_verify1.csv", "proven_verify2.csv"):
+        write_series(folder / name, 200)
+
+    def trial(verdict: Verdict, memory_mb: int, number: int, cores: int = 1) -> Trial:
+        result = _result("proven", samples=200)
+        limits = (Enforced("proven", Resources(cores * 1000, memory_mb * MB), 64 * MB),)
+        series = f"proven_verify{number}.csv" if number else ""
+        cause = "" if verdict is Verdict.HOLDS else f"killed for memory {HOSTILE}"
+        return Trial(limits, verdict, cause, result, _usage(), 0.034, 0.5, None, (), series)
+
+    tried = (trial(Verdict.BROKEN, 512, 1), trial(Verdict.HOLDS, 768, 2))
+    memory = MemoryChoice((trial(Verdict.HOLDS, 640, 0), trial(Verdict.BROKEN, 320, 0)), 640 * MB, settled=True)
+    cpu = CpuChoice((trial(Verdict.SLOW, 768, 0), trial(Verdict.HOLDS, 768, 0, 2)), 2000, 1000)
+    return OperatorRecord(
+        operator="proven",
+        image="img:1",
+        declared=Resources(),
+        result=_result("proven", samples=200),
+        recommendation=replace(_ADVICE, verified=Verdict.HOLDS),
+        usage=_usage(),
+        series_file="proven_final_result.csv",
+        verification=Verification(Verdict.HOLDS, 2 * S, 0.1, tried),
+        search=Search(2 * S, 0.1, memory, cpu),
+    )
+
+
 def _failed() -> OperatorRecord:
     """Killed for memory; nobody kept its series, and every word of it is hostile."""
     result = replace(
@@ -181,7 +216,7 @@ def make_run(folder: Path) -> Run:
         pipeline_digest="d",
         host=HostFacts(hostname=HOSTILE, cpus=2, gpus=_GPUS),
         options=Options(memory_limit_bytes=600 * MB, repeat=2, warmup=1),
-        operators=(_repeated(folder), _on_gpus(folder), _failed(), _unmeasured()),
+        operators=(_repeated(folder), _on_gpus(folder), _proven(folder), _failed(), _unmeasured()),
         servers=(shared,),
         warnings=(HOSTILE,),
         stopped_by="the engine",

@@ -41,7 +41,7 @@ def told(chromium: Browser, *methods: str) -> list[dict[str, Any]]:
 
 def test_nothing_is_wrong_and_nothing_is_asked_for(chromium: Browser, page: Path) -> None:
     chromium.open(page)
-    assert chromium.value("document.querySelectorAll('figure').length") == 19
+    assert chromium.value("document.querySelectorAll('figure').length") == 25
     assert told(chromium, "Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown") == []
     assert [each["request"]["url"] for each in told(chromium, "Network.requestWillBeSent")] == [page.as_uri()]
     assert told(chromium, "Page.javascriptDialogOpening") == []

@@ -14,7 +14,7 @@ import pytest
 from builders import MB, REFUSED, advice, record, repeat, result, run, usage
 
 from browser.pages import HOSTILE, make_run, write_series
-from cpost.model import Outcome, RepeatKind, Resources, Run, Statistic, Totals
+from cpost.model import Outcome, RepeatKind, Resources, Run, Statistic, Totals, Verdict
 from cpost.report.charts import MEGABYTES, PERCENT, Chart, Level, Line, Mark, clock
 from cpost.report.overview import summary
 from cpost.report.page import is_page, render
@@ -140,6 +140,8 @@ def test_all_that_a_run_has_is_on_its_page(everything: Parsed) -> None:
         *("CPU", "Memory charged", "Memory need"),  # its repeats
         *("CPU", "Memory", "Throttling"),  # its server
         *("CPU", "Memory", "Throttling", "GPU 0 busy", "GPU 0 memory", "GPU 0 power", "GPU 0 SM clock"),
+        *("CPU", "Memory", "Throttling"),  # proven
+        *("CPU", "Memory charged", "Memory need"),  # its runs under limits
         *("CPU", "Memory", "Throttling"),  # the shared server
     ]
     assert "total at most 500.0 MB" in labels[1]
@@ -149,6 +151,26 @@ def test_all_that_a_run_has_is_on_its_page(everything: Parsed) -> None:
     for words in ("start", "idle", "load", "reader ran", "12", "Spread", "2 repeats are too few", "--repeat 5"):
         assert words in everything.text
     assert ">= 94.0 %" in everything.text
+
+
+def test_what_became_of_a_recommendation_stands_beside_it() -> None:
+    tried = record("tried", recommendation=replace(advice(), verified=Verdict.SLOW))
+    table = summary([("", run(tried, record("untried")))])
+    column = [each.title for each in table.columns].index("Verified")
+    assert [row[column].text for row in table.rows] == ["Too slow", "-"]
+    assert "Verified" not in [each.title for each in summary([("", run(record()))]).columns]
+
+
+def test_runs_under_limits_are_on_the_page(everything: Parsed) -> None:
+    assert "+3.4 % time" in everything.text
+    for words in (
+        "Run under what was recommended, at most 10% longer than 2.000 s",
+        "proven: cpu 1, memory 512.000 MB, shared memory 64.000 MB",
+        "The smallest memory that passed: 640.000 MB",
+        "More than 2 cores save little time; cores times time is least with 1",
+        "under limits, run 2",
+    ):
+        assert words in everything.text
 
 
 def test_what_is_not_there_is_said(everything: Parsed) -> None:
@@ -189,7 +211,7 @@ def test_runs_over_one_another(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         sources.append(Source(name, make_run(tmp_path / name), tmp_path / name))
     parsed = Parsed(render(sources))
-    assert len(parsed.all("figure")) == 12
+    assert len(parsed.all("figure")) == 15
     assert parsed.text.count("\none\n") > 12
     ids = {each["id"] for _, each in parsed.elements if "id" in each}
     assert {each["href"][1:] for each in parsed.all("a")} <= ids
