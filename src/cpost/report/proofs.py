@@ -47,10 +47,10 @@ def search_section(record: OperatorRecord, search: Search) -> Section:
     tables, notes = [], []
     allowed = _allowed(search.max_slowdown, search.baseline_wall_ns)
     if search.memory is not None:
-        notes.append(Note("reason", memory_answer(search.memory)))
+        notes.append(Note("found", memory_answer(search.memory)))
         tables.append(_trials(f"Memory limits, {allowed}", search.memory.trials, _memory))
     if search.cpu is not None:
-        notes.append(Note("reason", cpu_answer(search.cpu)))
+        notes.append(Note("found", cpu_answer(search.cpu)))
         tables.append(_trials(f"CPU limits, {allowed}", search.cpu.trials, _cpu))
     return Section(
         title=f"How small {record.operator} can be",

@@ -59,7 +59,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line that a reader has to see; `kind` is warning, refused, reason or missing."""
+    """A line that a reader has to see; `kind` is warning, failed, refused, reason, found or missing."""
 
     kind: str
     text: str
