@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from cpost.report.decimate import Decimator, Point
 
-STEPS = st.lists(st.tuples(st.integers(0, 5000), st.integers(-(10**9), 10**12)), min_size=1, max_size=300)
+STEPS = st.lists(
+    st.tuples(st.integers(0, 5000), st.integers(-9, 9) | st.integers(-(10**9), 10**12)), min_size=1, max_size=300
+)
 
 
 def points_of(steps: list[tuple[int, int]]) -> list[Point]:
