@@ -123,6 +123,13 @@ def test_declared_and_recommended_stand_side_by_side() -> None:
     assert not [title for title in titles if title.startswith("GPU")]
 
 
+def test_where_a_server_had_no_load_its_whole_life_stands_in(tmp_path: Path) -> None:
+    table = summary([("", make_run(tmp_path))])
+    place = [column.title for column in table.columns].index("average %")
+    shown = {row[0].text: row[place].small for row in table.rows}
+    assert (shown["reader"], shown["triton"], shown["db"]) == ("", "", "whole life")
+
+
 def test_several_runs_of_an_operator_are_neighbours() -> None:
     table = summary([("one", run(record("a"), record("b"))), ("two", run(record("b"), record("a")))])
     assert [(row[0].text, row[1].text) for row in table.rows] == [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cpost.model import Advice, OperatorRecord, Outcome, Run, ServerRecord, StepResult, Verdict
+from cpost.model import Advice, OperatorRecord, Outcome, Run, ServerRecord, Statistic, StepResult, Verdict
 from cpost.model.gpu import busiest, fullest
 from cpost.report.view import Cell, Column, Table
 from cpost.report.wording import UNKNOWN, VERDICTS, cpu_mark, marks, peak_mark
@@ -89,16 +89,20 @@ def _wall(row: _Row) -> Cell:
 
 
 def _cpu_average(row: _Row) -> Cell:
-    """A server's under load: that is what it is sized by."""
-    record = row.record
-    usage = (record.load if isinstance(record, ServerRecord) else None) or record.usage
-    return _number(usage.cpu_pct.average if usage else None, 1, cpu_mark(record.result))
+    return _cpu(row, lambda cpu: cpu.average)
 
 
 def _cpu_maximum(row: _Row) -> Cell:
+    return _cpu(row, lambda cpu: cpu.maximum)
+
+
+def _cpu(row: _Row, read: Callable[[Statistic], float | None]) -> Cell:
+    """A server's under load, which it is sized by; where it had none, its whole life stands in."""
     record = row.record
-    usage = (record.load if isinstance(record, ServerRecord) else None) or record.usage
-    return _number(usage.cpu_pct.maximum if usage else None, 1, cpu_mark(record.result))
+    load = record.load if isinstance(record, ServerRecord) else None
+    usage = load or record.usage
+    cell = _number(read(usage.cpu_pct) if usage else None, 1, cpu_mark(record.result))
+    return replace(cell, small="whole life") if row.server and usage and load is None else cell
 
 
 def _need(row: _Row) -> Cell:
