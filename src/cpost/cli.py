@@ -283,7 +283,9 @@ def report(run_dirs: tuple[Path, ...], output: Path | None) -> None:
     from cpost import publish
     from cpost.console import Console
 
-    Console().note(str(publish.report(run_dirs, output)))
+    console = Console()
+    console.note(str(publish.report(run_dirs, output)))
+    console.require_output()
 
 
 @cli.command()
