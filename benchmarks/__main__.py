@@ -16,7 +16,7 @@ import platform
 import sys
 import time
 import traceback
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import docker
@@ -29,6 +29,7 @@ from benchmarks import (
     need,
     overhead,
     programs,
+    recommendations,
     sampler_cost,
     slowdown,
     spikes,
@@ -47,6 +48,7 @@ THEMES = {
     "slowdown": slowdown.measure,
     "overhead": overhead.measure,
     "endurance": endurance.measure,
+    "recommendations": recommendations.measure,
 }
 
 
@@ -64,6 +66,7 @@ def main() -> None:
     started = time.monotonic()
     lines: list[table.Line] = []
     notes: list[str] = []
+    grids: list[table.Grid] = []
     failed = []
     for name in options.only or THEMES:
         begun = time.monotonic()
@@ -75,13 +78,16 @@ def main() -> None:
             continue
         lines += found.lines
         notes += found.notes
+        grids += found.grids
         print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     took = (
         f"{'quick' if options.quick else 'full'} run of {time.monotonic() - started:.0f} s, load {_load()} at its end"
     )
     print(f"{took}\n\n{table.render(lines)}\n" + "\n".join(notes))
+    print("".join(f"\n{table.markdown(grid)}" for grid in grids), end="")
     if options.json:
         data = {"about": about, "took": took, "lines": table.as_data(lines), "notes": notes}
+        data["grids"] = [asdict(grid) for grid in grids]
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     if failed:
         sys.exit(f"cpost benchmarks: broke off: {', '.join(failed)} (their errors are above)")

@@ -99,11 +99,17 @@ def work_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def command(image: str, operators: Iterable[Operator], folder: Path, *options: str, payload: Path = BUILT) -> list[str]:
-    """Write the pipeline; returns the command that runs it, with all results below `folder`."""
+def write_pipeline(image: str, operators: Iterable[Operator], folder: Path) -> Path:
+    """Write the definition of a pipeline of these operators to a folder; returns its path."""
     pipeline = folder / "pipeline.yaml"
     head = {"api-version": "0.4.0", "name": "benchmark"}
     pipeline.write_text(yaml.safe_dump({**head, "operators": [each.definition(image) for each in operators]}))
+    return pipeline
+
+
+def command(image: str, operators: Iterable[Operator], folder: Path, *options: str, payload: Path = BUILT) -> list[str]:
+    """Write the pipeline; returns the command that runs it, with all results below `folder`."""
+    pipeline = write_pipeline(image, operators, folder)
     kept = ("--metrics_dir", str(folder / "metrics"), "--outputs_dir", str(folder / "outputs"))
     return [installed("cpost"), "run", str(pipeline), str(payload), "--json", "--quiet", *kept, *options]
 

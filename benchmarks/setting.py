@@ -18,6 +18,7 @@ class Scale:
         streamed_mib, shared_mib: sizes of the file that is streamed and of what is written to /dev/shm.
         storm: memory kills, and as many other kills.
         endurance_samples: samples of the simulated long run.
+        advised: operators of the corpus for which recommendations are applied.
     """
 
     repeats: int
@@ -29,6 +30,7 @@ class Scale:
     shared_mib: int
     storm: int
     endurance_samples: int
+    advised: int
 
 
 FULL = Scale(
@@ -41,6 +43,7 @@ FULL = Scale(
     shared_mib=1024,
     storm=24,
     endurance_samples=2_000_000,
+    advised=11,
 )
 QUICK = Scale(
     repeats=2,
@@ -52,6 +55,7 @@ QUICK = Scale(
     shared_mib=128,
     storm=8,
     endurance_samples=100_000,
+    advised=2,
 )
 
 

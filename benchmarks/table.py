@@ -35,11 +35,21 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of its own, for what has no columns of tools; all cells are words."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
-    """What a theme found: lines of the table, and what has to be known to read them."""
+    """What a theme found: lines of the table, tables of its own, and what has to be known to read them."""
 
     lines: Sequence[Line] = ()
     notes: Sequence[str] = field(default=())
+    grids: Sequence[Grid] = ()
 
 
 def render(lines: Iterable[Line]) -> str:
@@ -58,6 +68,12 @@ def render(lines: Iterable[Line]) -> str:
             text += ["", themes[number]]
         text.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return "\n".join(text) + "\n"
+
+
+def markdown(grid: Grid) -> str:
+    """A table as Markdown, its title above it."""
+    rows = (grid.header, ["---"] * len(grid.header), *grid.rows)
+    return "\n".join([f"{grid.title}:", "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
 
 
 def as_data(lines: Iterable[Line]) -> list[dict[str, object]]:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cpost_sampler, programs
+from benchmarks import applied, cpost_sampler, programs
+from benchmarks.applied import Fate
+from benchmarks.cpost_runs import Operator
+from benchmarks.formulas import Limits
 from benchmarks.programs import Truth, parse_report
 
-MS = 10**6
+MS = MB = 10**6
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,3 +77,19 @@ def test_nothing_is_left_of_a_watched_process() -> None:
         assert list(Path("/sys/fs/cgroup").rglob(name))
     assert not list(Path("/sys/fs/cgroup").rglob(name))
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_recommendations_are_applied(image: str, tmp_path: Path) -> None:
+    """Each distinct one in a run of its own, both figures as limits."""
+    payload = tmp_path / "payload"
+    payload.mkdir()
+    (payload / "file").write_bytes(b"what operators read")
+    operator = Operator("a", command=["/bin/appetite", "touch", "60", "burn", "100", "1"])
+    enough, little, slow = Limits(1000, 100 * MB), Limits(1000, 30 * MB), Limits(200, 100 * MB)
+    advised = {"enough": enough, "enough, too": enough, "little": little, "slow": slow, "nothing": None}
+    formulas = {name: lambda _seen, limits=limits: limits for name, limits in advised.items()}
+    (found,) = applied.apply(image, [operator], payload, tmp_path, formulas)
+    assert found.advised == advised
+    assert found.fates == {enough: Fate.HELD, little: Fate.KILLED, slow: Fate.SLOW}
+    trials = {path.name for path in (tmp_path / "metrics").glob("a_verify*.csv")}
+    assert trials == {f"a_verify{number}.csv" for number in (1, 2, 3, 4)}  # the slow one twice

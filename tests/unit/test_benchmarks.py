@@ -5,18 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import cpost_sampler, endurance, memory_kills, naive, overhead, slowdown, spikes, table
+from benchmarks import (
+    applied,
+    cpost_sampler,
+    endurance,
+    memory_kills,
+    naive,
+    overhead,
+    recommendations,
+    slowdown,
+    spikes,
+    table,
+)
+from benchmarks.applied import Applied, Fate
+from benchmarks.cpost_runs import Operator
+from benchmarks.formulas import FORMULAS, Limits
 from benchmarks.programs import Spike, parse_report
 from benchmarks.ranges import Range, median_interval, quantile, range_of, ratios
+from benchmarks.recommendations import Known
 from benchmarks.slowdown import Block
 from benchmarks.spikes import Stretch
 from benchmarks.table import Line
 from cpost.measure.cgroup import UNIFIED, Group
+from cpost.model import Enforced, Outcome, Resources, Trial, Verdict
+from cpost.trials import throttled_share
+from tests.unit import builders
 
 MS, MB = 10**6, 10**6
 FIGURES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60)
@@ -187,3 +206,54 @@ def test_simulated_run_takes_all_its_samples(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(endurance.SeriesFile, "write", lambda _self, lines: rows.append(lines))
     endurance.simulate(1000)
     assert "".join(rows).count("\n") >= 1000  # the header, and all rows but the last, which waits for the end
+
+
+# ---------------------------------------------------------------- recommendations
+
+
+def trial(verdict: Verdict, outcome: Outcome = Outcome.COMPLETED, **given: Any) -> Trial:
+    totals = builders.totals(oom_kills=given.pop("oom_kills", 0), throttled_periods=given.pop("throttled_periods", 0))
+    ended = builders.result(outcome, totals=totals, wall_ns=1000 * MS)
+    enforced = (Enforced("a", Resources(1000, 100 * MB)),)
+    return Trial(enforced, verdict, "", ended, throttled_share=throttled_share(ended), **given)
+
+
+@pytest.mark.parametrize(
+    ("ran", "fate"),
+    [
+        (trial(Verdict.HOLDS), Fate.HELD),
+        (trial(Verdict.BROKEN, Outcome.OOM_KILLED), Fate.KILLED),
+        (trial(Verdict.BROKEN, oom_kills=1), Fate.KILLED),
+        (trial(Verdict.BROKEN, Outcome.TIMED_OUT), Fate.SLOW),
+        (trial(Verdict.BROKEN, Outcome.FAILED), Fate.FAILED),
+        (trial(Verdict.SLOW, throttled_periods=5), Fate.SLOW),
+        (trial(Verdict.SLOW, usage=builders.usage(memory=99 * MB)), Fate.SLOW),
+        (trial(Verdict.SLOW), Fate.HELD),  # neither limit held it back
+    ],
+)
+def test_fate_is_what_the_limits_did(ran: Trial, fate: Fate) -> None:
+    assert applied.fate_of(ran) is fate
+
+
+def test_formulas_are_compared_over_what_they_recommend() -> None:
+    """Two operators of 2 s, each 1 s of CPU on one thread: 1 / (0.2 + 1) cores suffice."""
+    ample, scarce = Limits(1000, 400 * MB), Limits(500, 100 * MB)
+    ended = builders.result(totals=builders.totals(1_000_000), wall_ns=2000 * MS)
+    pairs = []
+    for name, fate in (("a", Fate.KILLED), ("b", Fate.HELD)):
+        advised: dict[str, Limits | None] = dict.fromkeys(FORMULAS)
+        advised |= {"cpost `peak`": ample, "KRR, a sample each second": scarce if name == "a" else ample}
+        known = Known(Operator(name), "works", 100 * MB)
+        pairs.append((known, Applied(builders.record(name, result=ended), advised, {ample: Fate.HELD, scarce: fate})))
+    rows = {row[0]: row for row in recommendations.grid(pairs).rows}
+    assert rows["cpost `peak`"] == ("cpost `peak`", "2 of 2", "2", "0", "0", "0", "4.00", "1.20")
+    assert rows["KRR, a sample each second"][1:] == ("2 of 2", "1", "1", "0", "0", "2.00", "0.85")
+    assert rows["VPA target"][1:] == ("0 of 2", "0", "0", "0", "0", "-", "-")
+    cells = dict(zip(recommendations.detail(pairs).header, recommendations.detail(pairs).rows[0], strict=True))
+    assert cells["KRR, a sample each second"] == "0.5, 100, **killed**"
+    assert (cells["need, MB"], cells["cores that suffice"], cells["VPA target"]) == ("100", "0.83", "-")
+
+
+def test_a_table_of_ones_own_is_markdown() -> None:
+    text = table.markdown(table.Grid("What", ("a", "b"), [("1", "2"), ("3", "4")]))
+    assert text == "What:\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n| 3 | 4 |\n"
