@@ -95,7 +95,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks/run.sh", description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two minutes, to see that everything works")
+    parser.add_argument("--quick", action="store_true", help="under three minutes, to see that everything works")
     parser.add_argument("--only", action="append", choices=THEMES, metavar="THEME", help=f"of {', '.join(THEMES)}")
     parser.add_argument("--storm", type=int, metavar="N", help="so many memory kills, and as many other ones")
     parser.add_argument("--samples", type=int, metavar="N", help="of the simulated long run")

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import cpost_runs, formulas
 from benchmarks.cpost_runs import Operator
@@ -26,7 +27,7 @@ from cpost.model import Enforced, OperatorRecord, Options, Outcome, Resources, S
 from cpost.store import VERIFY
 from cpost.treatment import Workshop
 from cpost.trials import raised
-from cpost.units import NS_PER_S
+from cpost.units import MILLICORES_PER_CORE, NS_PER_S
 
 _MOST_NS = 30 * NS_PER_S  # far more than any operator takes that is not starved
 
@@ -40,6 +41,13 @@ class Fate(Enum):
     FAILED = "failed otherwise"
 
 
+class Tried(NamedTuple):
+    """A recommendation that was applied; `slowdown` = the time over that without limits, less one; None = not known."""
+
+    fate: Fate
+    slowdown: float | None = None
+
+
 @dataclass(frozen=True)
 class Applied:
     """One operator.
@@ -47,12 +55,12 @@ class Applied:
     Attributes:
         record: of its run without limits.
         advised: what each formula recommends; None = nothing.
-        fates: what became of it under each distinct recommendation.
+        tried: what became of it under each distinct recommendation.
     """
 
     record: OperatorRecord
     advised: Mapping[str, Limits | None]
-    fates: Mapping[Limits, Fate]
+    tried: Mapping[Limits, Tried]
 
 
 def apply(
@@ -115,7 +123,7 @@ class _Applying:
         advised = {name: formula(seen) for name, formula in self.recommending.items()}
         distinct = list(dict.fromkeys(limits for limits in advised.values() if limits is not None))
         trials = _Trials(step, record, shop.limited(VERIFY, shop.scratch), self._forget_payload)
-        self.applied.append(Applied(record, advised, {limits: trials.fate(limits) for limits in distinct}))
+        self.applied.append(Applied(record, advised, {limits: trials.tried(limits) for limits in distinct}))
         return record
 
     def _forget_payload(self) -> None:
@@ -138,17 +146,19 @@ class _Trials:
     before_each: Callable[[], None]
     count: int = 0
 
-    def fate(self, limits: Limits) -> Fate:
+    def tried(self, limits: Limits) -> Tried:
         """A run that is too slow gets a second chance: the host may have had its share in that."""
-        fate = self._run(limits)
-        return self._run(limits) if fate is Fate.SLOW else fate
+        tried = self._run(limits)
+        return self._run(limits) if tried.fate is Fate.SLOW else tried
 
-    def _run(self, limits: Limits) -> Fate:
+    def _run(self, limits: Limits) -> Tried:
         self.count += 1
         self.before_each()
-        resources = Resources(limits.cpu_millicores, limits.memory_bytes)
+        most_millicores = self.runs.cores * MILLICORES_PER_CORE  # engines refuse more than the host has
+        resources = Resources(min(limits.cpu_millicores, most_millicores), limits.memory_bytes)
         enforced = (Enforced(self.step.operator, resources),)
-        return fate_of(self.runs.run(self.step, enforced, self.count, self.count, self.record.result.wall_ns))
+        trial = self.runs.run(self.step, enforced, self.count, self.count, self.record.result.wall_ns)
+        return Tried(fate_of(trial), trial.slowdown)
 
 
 class _Nobody:

@@ -32,7 +32,7 @@ from benchmarks.setting import Setting
 from benchmarks.table import Findings, Grid, Line
 from cpost.model import Options
 from cpost.trials import GRAIN_NS
-from cpost.units import MB, MIB, MILLICORES_PER_CORE, NS_PER_US
+from cpost.units import MB, MIB, MILLICORES_PER_CORE, NS_PER_S, NS_PER_US
 
 THEME = "Recommendations that hold when they are applied"
 _FILE_MIB = 768
@@ -109,7 +109,8 @@ def measure(setting: Setting) -> Findings:
         found = applied.apply(setting.image, operators, payload, folder, FORMULAS)
     by_name = {each.record.operator: each for each in found}
     pairs = [(known, by_name[known.operator.name]) for known in corpus]
-    return Findings([_line(name, pairs) for name in FORMULAS if "cpost" in name], NOTES, [grid(pairs), detail(pairs)])
+    lines = [_line(name, pairs) for name in FORMULAS if "cpost" in name]
+    return Findings(lines, [*NOTES, *_remarks(found)], [grid(pairs), detail(pairs)])
 
 
 def _make_payload(folder: Path) -> None:
@@ -119,11 +120,17 @@ def _make_payload(folder: Path) -> None:
         file.truncate(_FILE_MIB * MIB)
 
 
+def _remarks(found: Sequence[Applied]) -> list[str]:
+    """What cpost itself says of the host during the runs without limits, with which all is compared."""
+    warnings = [(each.record.operator, warning) for each in found for warning in each.record.result.warnings]
+    return [f"{operator}: {warning}" for operator, warning in warnings if warning.startswith("the host")]
+
+
 Pairs = Sequence[tuple[Known, Applied]]
 
 
 def _line(name: str, pairs: Pairs) -> Line:
-    fates = [each.fates[limits] for _, each in pairs if (limits := each.advised[name]) is not None]
+    fates = [each.tried[limits].fate for _, each in pairs if (limits := each.advised[name]) is not None]
     held, killed = fates.count(Fate.HELD), fates.count(Fate.KILLED)
     said = f"{held} of {len(pairs)}, {killed} killed"
     return Line(THEME, name, "", {table.CPOST: said}, "none killed", killed == 0)
@@ -135,7 +142,7 @@ def grid(pairs: Pairs) -> Grid:
     rows = []
     for name in FORMULAS:
         advised = [(known, each, limits) for known, each in pairs if (limits := each.advised[name]) is not None]
-        fates = [each.fates[limits] for _, each, limits in advised]
+        fates = [each.tried[limits].fate for _, each, limits in advised]
         counts = (str(fates.count(fate)) for fate in Fate)
         memory = _mean([limits.memory_bytes / known.need_bytes for known, _, limits in advised])
         cores = _mean([limits.cpu_millicores / MILLICORES_PER_CORE / enough(*each) for *each, limits in advised])
@@ -145,11 +152,12 @@ def grid(pairs: Pairs) -> Grid:
 
 def detail(pairs: Pairs) -> Grid:
     """One row per operator: what is known, what each formula recommends, what became of it."""
-    header = ("operator", "what it does", "need, MB", "cores that suffice", *FORMULAS)
+    header = ("operator", "what it does", "time, s", "need, MB", "cores that suffice", *FORMULAS)
     rows = [
         (
             known.operator.name,
             known.what,
+            f"{(each.record.result.wall_ns or 0) / NS_PER_S:.2f}",
             f"{known.need_bytes / MB:.0f}",
             f"{enough(known, each):.2f}",
             *(_cell(each, each.advised[name]) for name in FORMULAS),
@@ -172,7 +180,9 @@ def _cell(each: Applied, limits: Limits | None) -> str:
     if limits is None:
         return "-"
     cores, memory = limits.cpu_millicores / MILLICORES_PER_CORE, math.ceil(limits.memory_bytes / MB)
-    return f"{cores:g}, {memory}, {_SIGNS[each.fates[limits]]}"
+    tried = each.tried[limits]
+    percent = f" {tried.slowdown * 100:+.0f} %" if tried.fate is Fate.SLOW and tried.slowdown is not None else ""
+    return f"{cores:g}, {memory}, {_SIGNS[tried.fate]}{percent}"
 
 
 def _mean(ratios: Sequence[float]) -> str:

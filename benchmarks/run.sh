@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures cpost beside docker stats, psrecord, BenchExec's runexec and a C loop, and prints one table, in under ten
+# Measures cpost beside docker stats, psrecord, BenchExec's runexec and a C loop, and prints one table, in some ten
 # minutes. Sees to what it needs (see scripts/). Nothing else should run on the host meanwhile.
 # Usage: benchmarks/run.sh [--quick] [--only THEME]... [--storm N] [--samples N] [--json FILE]
 set -euo pipefail

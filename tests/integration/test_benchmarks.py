@@ -90,6 +90,10 @@ def test_recommendations_are_applied(image: str, tmp_path: Path) -> None:
     formulas = {name: lambda _seen, limits=limits: limits for name, limits in advised.items()}
     (found,) = applied.apply(image, [operator], payload, tmp_path, formulas)
     assert found.advised == advised
-    assert found.fates == {enough: Fate.HELD, little: Fate.KILLED, slow: Fate.SLOW}
+    assert {limits: tried.fate for limits, tried in found.tried.items()} == {
+        enough: Fate.HELD,
+        little: Fate.KILLED,
+        slow: Fate.SLOW,
+    }
     trials = {path.name for path in (tmp_path / "metrics").glob("a_verify*.csv")}
     assert trials == {f"a_verify{number}.csv" for number in (1, 2, 3, 4)}  # the slow one twice

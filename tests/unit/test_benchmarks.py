@@ -23,7 +23,7 @@ from benchmarks import (
     spikes,
     table,
 )
-from benchmarks.applied import Applied, Fate
+from benchmarks.applied import Applied, Fate, Tried
 from benchmarks.cpost_runs import Operator
 from benchmarks.formulas import FORMULAS, Limits
 from benchmarks.programs import Spike, parse_report
@@ -240,18 +240,21 @@ def test_formulas_are_compared_over_what_they_recommend() -> None:
     ample, scarce = Limits(1000, 400 * MB), Limits(500, 100 * MB)
     ended = builders.result(totals=builders.totals(1_000_000), wall_ns=2000 * MS)
     pairs = []
-    for name, fate in (("a", Fate.KILLED), ("b", Fate.HELD)):
+    for name in ("a", "b"):
         advised: dict[str, Limits | None] = dict.fromkeys(FORMULAS)
         advised |= {"cpost `peak`": ample, "KRR, a sample each second": scarce if name == "a" else ample}
         known = Known(Operator(name), "works", 100 * MB)
-        pairs.append((known, Applied(builders.record(name, result=ended), advised, {ample: Fate.HELD, scarce: fate})))
+        tried = {ample: Tried(Fate.SLOW, 0.254), scarce: Tried(Fate.KILLED)}
+        pairs.append((known, Applied(builders.record(name, result=ended), advised, tried)))
     rows = {row[0]: row for row in recommendations.grid(pairs).rows}
-    assert rows["cpost `peak`"] == ("cpost `peak`", "2 of 2", "2", "0", "0", "0", "4.00", "1.20")
-    assert rows["KRR, a sample each second"][1:] == ("2 of 2", "1", "1", "0", "0", "2.00", "0.85")
+    assert rows["cpost `peak`"] == ("cpost `peak`", "2 of 2", "0", "0", "2", "0", "4.00", "1.20")
+    assert rows["KRR, a sample each second"][1:] == ("2 of 2", "0", "1", "1", "0", "2.00", "0.85")
     assert rows["VPA target"][1:] == ("0 of 2", "0", "0", "0", "0", "-", "-")
     cells = dict(zip(recommendations.detail(pairs).header, recommendations.detail(pairs).rows[0], strict=True))
     assert cells["KRR, a sample each second"] == "0.5, 100, **killed**"
-    assert (cells["need, MB"], cells["cores that suffice"], cells["VPA target"]) == ("100", "0.83", "-")
+    assert cells["cpost `peak`"] == "1, 400, **slow** +25 %"
+    assert (cells["time, s"], cells["need, MB"], cells["cores that suffice"]) == ("2.00", "100", "0.83")
+    assert cells["VPA target"] == "-"
 
 
 def test_a_table_of_ones_own_is_markdown() -> None:
