@@ -29,7 +29,8 @@ from cpost.treatment import Workshop
 from cpost.trials import raised
 from cpost.units import MILLICORES_PER_CORE, NS_PER_S
 
-_MOST_NS = 30 * NS_PER_S  # far more than any operator takes that is not starved
+_MOST_NS = 20 * NS_PER_S  # far more than any operator takes that is not starved
+_BEYOND_DOUBT = 1.0  # slower by as much (a share) is no whim of the host's
 
 
 class Fate(Enum):
@@ -147,9 +148,10 @@ class _Trials:
     count: int = 0
 
     def tried(self, limits: Limits) -> Tried:
-        """A run that is too slow gets a second chance: the host may have had its share in that."""
+        """A run that is a little too slow gets a second chance: the host may have had its share in that."""
         tried = self._run(limits)
-        return self._run(limits) if tried.fate is Fate.SLOW else tried
+        doubtful = tried.fate is Fate.SLOW and tried.slowdown is not None and tried.slowdown < _BEYOND_DOUBT
+        return self._run(limits) if doubtful else tried
 
     def _run(self, limits: Limits) -> Tried:
         self.count += 1

@@ -33,7 +33,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from benchmarks.ranges import quantile
-from cpost.model import Advice, StepResult, Usage
+from cpost.model import StepResult, Usage
 from cpost.policy import recommend
 from cpost.units import MB, MIB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_S, NS_PER_US, round_up
 
@@ -111,9 +111,7 @@ def policy(name: str) -> Formula:
     def formula(seen: Seen) -> Limits | None:
         advice = recommend(name, seen.result, seen.usage)
         cpu, memory = advice.requests.cpu_millicores, advice.requests.memory_bytes
-        if advice.status is not Advice.OK or cpu is None or memory is None:
-            return None
-        return Limits(cpu, memory)
+        return None if cpu is None or memory is None else Limits(cpu, memory)
 
     return formula
 
