@@ -7,9 +7,9 @@ swap.
 - *held*: it succeeded, no process was killed for memory, and it took at most 10 % (or 0.1 s) longer than without
   limits. One that was slower without being held back by a limit (its quota ran out in under 5 % of the scheduler's
   periods, its memory stayed below 95 % of the limit) says something of the host only, and held; any other slow one is
-  repeated once, unless it took twice the time. KRR and VPA name CPU requests without a limit, and so do cpost's `p95` and `p99`: on a host with CPU
-  to spare none of these would be slow. As a quota a request is what is left on a full host. So slow runs are counted
-  apart from kills.
+  repeated once, unless it took twice the time. KRR and VPA name CPU requests without a limit, and so do cpost's `p95`
+  and `p99`: on a host with CPU to spare none of these would be slow. As a quota a request is what is left on a full
+  host. So slow runs are counted apart from kills.
 - *need*: what the operator itself takes by construction (anonymous memory, buffers, files in /dev/shm). The few MB
   that the kernel and the container's init take are not in it.
 - *cores that suffice*: from the exact CPU total and time of the run without limits (`formulas.cores_that_suffice`).
