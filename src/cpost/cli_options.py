@@ -51,9 +51,12 @@ _SET_BY_CPOST = (
 
 def _share(text: str) -> float:
     """A share, such as 10% or 0.1."""
-    number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = -1
     if not 0 <= number <= 10:
-        raise ValueError(f"{text} is no share: write 10% or 0.1")
+        raise ValueError(f"{text} is no share from 0 to 1000%: write 10% or 0.1")
     return number
 
 

@@ -17,7 +17,7 @@ import click
 
 from cpost import store
 from cpost.errors import StoreError
-from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial
+from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial, Verdict
 from cpost.report import tables
 from cpost.terminal import visible
 from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
@@ -117,12 +117,15 @@ class Console:
     def trial_begins(self, operator: str, limits: str) -> None:
         """What it is limited to."""
         self.note(f"Running {operator} under limits: {limits} ...")
+        self._repeat = "under limits"
         self._next_beat_ns = 0 if self._live else _PLAIN_BEAT_NS
 
     def trial_ends(self, trial: Trial) -> None:
-        """What became of it."""
+        """What became of it, and where it did not hold, what else may be the reason."""
         self._clear()
         self.note(tables.trial_line(trial))
+        for warning in trial.result.warnings if trial.verdict is not Verdict.HOLDS else ():
+            self.warn(f"{trial.result.operator}, under limits: {warning}")
 
     def operator_runs(self, container: str) -> None:
         """The container's id."""
@@ -201,12 +204,17 @@ class Console:
             if record.recommendation.status is Advice.REFUSED:
                 self._line(f"No recommendation for {record.operator}: {record.recommendation.reasons[0]}")
             self._without_advice(record.servers, f" of {record.operator}")
+            proof = record.verification
+            if proof is not None and proof.verdict is not Verdict.HOLDS:
+                self._line(f"The recommendation for {record.operator} did not hold: {proof.trials[-1].cause}")
         self._without_advice(run.servers, "")
         for server in run.servers:
             self._served("all operators", server)
             self._server_log(f"server {server.name}", server)
         if not run.complete:
             self.warn(f"the run is partial, it was stopped by {run.stopped_by or 'an error'}")
+        elif run.stopped_by:
+            self.warn(f"stopped by {run.stopped_by}: the record is as it was, but for what was verified before")
         if run.options.metrics_dir:
             folder = Path(run.options.metrics_dir).absolute()
             self.note(f"The record is in {folder / store.RUN_FILE}, the table in {folder / store.SUMMARY_FILE}")

@@ -92,6 +92,7 @@ class Execution:
         self._outputs = OutputFolders(outputs, overwrite=options.overwrite)
         self._treatment = treatment
         self._earlier = earlier
+        self._host = host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts)
         self._run = self._begin()
 
     def _begin(self) -> Run:
@@ -103,10 +104,10 @@ class Execution:
             cpost_version=cpost.__version__,
             created_at=iso_time(time.time_ns()),
             pipeline_name=self._pipeline.name,
-            pipeline_file=self._pipeline.file,
+            pipeline_file=str(Path(self._pipeline.file).absolute()),
             pipeline_digest=self._pipeline.digest,
-            host=host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts),
-            options=self._options,
+            host=self._host,
+            options=_lasting(self._options),
             warnings=self._pipeline.warnings,
         )
 
@@ -121,6 +122,7 @@ class Execution:
                 self._outputs.check(plan)
                 self._check_gpus(plan)
                 self._check_servers(plan)
+                self._check_host()
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
                 folder.prepare()
@@ -140,7 +142,7 @@ class Execution:
             work_dir=self._outputs.root,
             shared_dir=self._work / "shared",
             models_dir=Path(options.models_dir).resolve() if options.models_dir else None,
-            memory_bytes=self._run.host.memory_bytes or host.memory_bytes(),
+            memory_bytes=self._host.memory_bytes or host.memory_bytes(),
             gpus=len(self._gpus.facts.gpus),
         )
         return make_plan(self._pipeline, place, options, self._models)
@@ -174,6 +176,15 @@ class Execution:
             own = dict(step.env)
             for name in (each.name for server in step.servers for each in server.connections if each.name in own):
                 self._warn(f"{step.operator} sets {name} itself, so it does not get its server's address there")
+
+    def _check_host(self) -> None:
+        """Times are compared with the earlier run's, which says little where that was on another machine."""
+        before = self._earlier.host if self._earlier is not None else self._host
+        if (before.hostname, before.cpus) != (self._host.hostname, self._host.cpus):
+            self._observer.warn(
+                f"the run was measured on {before.hostname} with {before.cpus} CPUs, this is "
+                f"{self._host.hostname} with {self._host.cpus}: slowdowns say little"
+            )
 
     def _images(self, plan: Plan) -> dict[str, str]:
         """Ids of all images; what is not here is pulled, all of it before the first operator starts."""
@@ -275,8 +286,8 @@ class Execution:
             self._put(record)
             self._save(folder)
 
-        subject = Containers(bench, self._outputs, image_ids, self._run.host.gpus, shared)
-        cpus = self._run.host.cpus or 1
+        subject = Containers(bench, self._outputs, image_ids, self._host.gpus, shared)
+        cpus = self._host.cpus or 1
         opens = folder.open_series if self._earlier is None else partial(folder.open_trial, store.VERIFY, 1)
         return Workshop(
             subject=subject,
@@ -301,8 +312,8 @@ class Execution:
 
     def _put(self, record: OperatorRecord) -> None:
         """Into the run's record, in the place of what it held of this operator so far."""
-        others = tuple(each for each in self._run.operators if each.operator != record.operator)
-        self._run = replace(self._run, operators=(*others, record))
+        records = {each.operator: each for each in self._run.operators}
+        self._run = replace(self._run, operators=tuple({**records, record.operator: record}.values()))
 
     def _failed_upstream(self, step: Step) -> list[str]:
         outcomes = {record.operator: record.result.outcome for record in self._run.operators}
@@ -349,6 +360,12 @@ class Execution:
             guard.hand_over()
         else:
             guard.release()
+
+
+def _lasting(options: Options) -> Options:
+    """The options with paths that lead there from any folder, as the run may be verified from another one."""
+    models = options.models_dir and str(Path(options.models_dir).absolute())
+    return replace(options, input_dir=str(Path(options.input_dir).absolute()), models_dir=models)
 
 
 def _most_servers(plan: Plan) -> int:

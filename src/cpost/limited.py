@@ -19,6 +19,7 @@ from cpost.model import (
     Resources,
     ServerRecord,
     Step,
+    StepResult,
     Trial,
     Verdict,
     Verification,
@@ -31,7 +32,7 @@ from cpost.units import MIB, MILLICORES_PER_CORE, format_seconds, whole_pages
 
 _LEAST_BYTES = 6 * MIB  # Docker's own minimum
 _PROOFS = ("verified:", "not verified:", "raised:")  # how the reasons begin that an earlier verification left
-_ENDS_ALL = (Outcome.INTERRUPTED, Outcome.ENGINE_LOST)
+ENDS_ALL = (Outcome.INTERRUPTED, Outcome.ENGINE_LOST)
 
 
 class TrialAudience(Protocol):
@@ -52,6 +53,10 @@ class LimitedRuns:
         word: what the series of these runs are called.
         max_slowdown: how much longer than without limits, as a share.
         cores: how many the host has.
+
+    Attributes:
+        last: how the last one ended; None = there was none.
+        count: how many there were.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class LimitedRuns:
         self._word = word
         self.max_slowdown = max_slowdown
         self.cores = cores
+        self.last: StepResult | None = None
+        self.count = 0
 
     def run(
         self, step: Step, enforced: Sequence[Enforced], number: int, earlier: int, baseline_ns: int | None
@@ -85,16 +92,15 @@ class LimitedRuns:
             earlier: how often the step was run at all.
             baseline_ns: its time without limits.
         """
-        own, *servers = map(limits_text, enforced)
-        names = (each.name for each in enforced[1:])
-        beside = (f"{name} with {text}" for name, text in zip(names, servers, strict=True))
-        self._audience.trial_begins(step.operator, "; ".join([own, *beside]))
+        self._audience.trial_begins(step.operator, _told(step, enforced))
         limited = _limited(step, enforced)
         if self._scratch is not None:
             limited = _moved(limited, self._scratch.root)
         self._subject.renew(limited, self._scratch)
         once = self._measurer.once(limited, earlier, (), partial(self._folder.open_trial, self._word, number))
         trial = judge(_observed(once), enforced, baseline_ns, self.max_slowdown)
+        self.last = trial.result
+        self.count += 1
         self._audience.trial_ends(trial)
         return trial
 
@@ -117,7 +123,8 @@ class Verifier:
             baseline_ns: its time without limits; None = the record's.
 
         Returns:
-            The record with the verification and the recommendation that came of it.
+            The record with the verification and the recommendation that came of it; as it was where a run under limits
+            ended by a signal or with the engine.
         """
         if record.recommendation.status is not Advice.OK:
             return record
@@ -127,9 +134,9 @@ class Verifier:
         earlier = len(record.repeats) or 1
         while True:
             trials.append(self._runs.run(step, enforced, len(trials) + 1, earlier + len(trials), baseline_ns))
-            if trials[-1].result.outcome in _ENDS_ALL:
+            if trials[-1].result.outcome in ENDS_ALL:
                 return record
-            higher = raised(trials[-1])
+            higher = raised(trials[-1], self._runs.cores)
             if trials[-1].verdict is Verdict.HOLDS or higher is None or len(trials) == MOST_TRIALS:
                 break
             possible = _possible(higher[0], step, self._runs.cores)
@@ -138,7 +145,8 @@ class Verifier:
             enforced = possible
             why.append(higher[1])
         found = Verification(trials[-1].verdict, baseline_ns, self._runs.max_slowdown, tuple(trials))
-        return _proven(record, found, why)
+        unlimited = [server.name for server in step.servers if server.shared]
+        return _proven(record, found, why, unlimited)
 
 
 def _recommended(step: Step, record: OperatorRecord) -> tuple[Enforced, ...]:
@@ -170,6 +178,15 @@ def _possible(enforced: Sequence[Enforced], step: Step, cores: int) -> tuple[Enf
         return replace(each, limits=Resources(cpu, memory))
 
     return tuple(map(clamped, enforced))
+
+
+def _told(step: Step, enforced: Sequence[Enforced]) -> str:
+    """What people read: the operator's limits, and those of its servers, which may have none."""
+    own, *servers = enforced
+    limited = [f"{each.name} with {limits_text(each)}" for each in servers]
+    names = {each.name for each in servers}
+    free = [f"{each.step.operator} without limits" for each in step.servers if each.step.operator not in names]
+    return "; ".join([limits_text(own), *limited, *free])
 
 
 def _limited(step: Step, enforced: Sequence[Enforced]) -> Step:
@@ -216,14 +233,23 @@ def _observed(once: Once) -> Observed:
     return Observed(once.result, once.usage, once.last, servers, once.series_file)
 
 
-def _proven(record: OperatorRecord, found: Verification, why: Sequence[str]) -> OperatorRecord:
-    """The record with what was tried last as its recommendation, marked with what became of it."""
+def _proven(
+    record: OperatorRecord, found: Verification, why: Sequence[str], unlimited: Sequence[str]
+) -> OperatorRecord:
+    """The record with what was tried last as its recommendation, marked with what became of it.
+
+    Args:
+        why: limits were raised.
+        unlimited: servers that were beside it without limits.
+    """
     last = found.trials[-1]
     said = {
         Verdict.HOLDS: f"verified: held in a run under these limits{_time(last)}",
         Verdict.SLOW: f"not verified: under these limits it {last.cause}",
         Verdict.BROKEN: f"not verified: under these limits it failed ({last.cause})",
     }[found.verdict]
+    if unlimited:
+        said += f"; {', '.join(unlimited)}, which other operators share, had no limits"
     reasons = [said, *(f"raised: {reason}" for reason in why)]
     limits = {each.name: each for each in last.enforced}
 

@@ -117,6 +117,8 @@ def verify_run(folder: Path, max_slowdown: float, observer: Observer, interrupts
         CpostError: the folder holds no run with recommendations, or its pipeline is not what it was.
     """
     earlier = store.load_run(folder)
+    if not earlier.pipeline_digest:
+        raise UsageError(f"{folder} holds the run of a single command", "only runs of pipelines can be verified")
     pipeline = load(Path(earlier.pipeline_file))
     _check_same(earlier, pipeline)
     options = replace(

@@ -138,6 +138,15 @@ class RunFolder:
         """
         return SeriesFile(self.path / f"{operator}_{word}{number}.csv", header)
 
+    def drop_trials(self, word: str, names: Iterable[str], last: int) -> None:
+        """Remove the series that an earlier run under limits left of these operators, where it had more than this."""
+        for name in names:
+            number = last + 1
+            while (path := self.path / f"{name}_{word}{number}.csv").exists():
+                with _writing(path):
+                    path.unlink()
+                number += 1
+
     def move_series(self, operator: str, kind: RepeatKind, number: int) -> Path:
         """Give the series of an earlier repeat a name of its own, to make room for the next one's; returns it."""
         path = self.path / f"{operator}_{_REPEAT_WORDS[kind]}{number}.csv"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from cpost.errors import HostError
 from cpost.interrupts import Interrupts
-from cpost.limited import LimitedRuns, TrialAudience, Verifier
+from cpost.limited import ENDS_ALL, LimitedRuns, TrialAudience, Verifier
 from cpost.measurer import Measurer, Subject
-from cpost.model import OperatorRecord, Options, Run, Step, Verdict
+from cpost.model import OperatorRecord, Options, Outcome, Run, Step, StepResult, Verdict
 from cpost.outputs import OutputFolders
 from cpost.repeats import RepeatAudience, Runner
 from cpost.search import Searcher, SearchPlan
@@ -61,6 +62,25 @@ class Workshop:
             self.cores,
         )
 
+    def unless_over(self, record: OperatorRecord, last: StepResult | None) -> OperatorRecord:
+        """The record, unless the run is over.
+
+        Args:
+            last: how the last run of the operator ended; None where there was none.
+
+        Raises:
+            Interrupted: a signal came; the record is kept, as it is in the other case.
+            HostError: the engine was lost.
+        """
+        if last is not None and last.outcome in ENDS_ALL:
+            self.keep(record)
+            self.interrupts.check()
+            raise HostError(
+                f"the engine was lost while {record.operator} ran under limits ({last.cause})",
+                "see that it runs (docker version), then `cpost verify` or `cpost search` again",
+            )
+        return record
+
 
 class Treatment(Protocol):
     """What is done to each operator, in the order of execution; what it writes is what later ones read."""
@@ -82,7 +102,8 @@ class Sizing:
         if not shop.options.verify:
             return record
         shop.keep(record)
-        return Verifier(shop.limited(VERIFY, shop.scratch)).verify(step, record)
+        runs = shop.limited(VERIFY, shop.scratch)
+        return shop.unless_over(Verifier(runs).verify(step, record), runs.last)
 
 
 class Proving:
@@ -97,15 +118,27 @@ class Proving:
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`; later operators read what the last run of it wrote, which has to be a whole one."""
-        record = self._records[step.operator]
-        proven = Verifier(shop.limited(VERIFY, None)).verify(step, record)
-        trials = proven.verification.trials if proven.verification else ()
-        if trials and trials[-1].verdict is not Verdict.BROKEN:
+        runs = shop.limited(VERIFY, None)
+        proven = shop.unless_over(Verifier(runs).verify(step, self._records[step.operator]), runs.last)
+        names = (step.operator, *(server.step.operator for server in step.servers))
+        if runs.last is not None and proven.verification and proven.verification.verdict is not Verdict.BROKEN:
+            shop.folder.drop_trials(VERIFY, names, runs.count)
             return proven
         shop.subject.renew(step)
-        number = len(trials) + 1
+        number = runs.count + 1
         once = shop.measurer.once(step, number, warnings, partial(shop.folder.open_trial, VERIFY, number))
-        return replace(proven, result=replace(proven.result, outcome=once.result.outcome, cause=once.result.cause))
+        shop.unless_over(proven, once.result)
+        shop.folder.drop_trials(VERIFY, names, number)
+        return _ended_as(proven, once.result)
+
+
+def _ended_as(record: OperatorRecord, now: StepResult) -> OperatorRecord:
+    """The record with how the operator ended now, where that or the earlier end was no good one."""
+    before = record.result
+    if before.outcome is now.outcome is Outcome.COMPLETED:
+        return record
+    ended = replace(before, outcome=now.outcome, cause=now.cause, exit_code=now.exit_code, log_tail=now.log_tail)
+    return replace(record, result=ended)
 
 
 class Searching:
@@ -124,4 +157,5 @@ class Searching:
         if self._plan.operators and step.operator not in self._plan.operators:
             return record
         shop.keep(record)
-        return Searcher(shop.limited(SEARCH, shop.scratch), self._plan).search(step, record)
+        runs = shop.limited(SEARCH, shop.scratch)
+        return shop.unless_over(Searcher(runs, self._plan).search(step, record), runs.last)

@@ -107,37 +107,42 @@ def _stalled_share(run: Observed) -> float | None:
 # ---------------------------------------------------------------- raising
 
 
-def raised(trial: Trial) -> tuple[tuple[Enforced, ...], str] | None:
+def raised(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], str] | None:
     """Higher limits for another try, and why; None where no limit seems to be to blame.
 
-    The rule: memory by half, rounded up to 16 MB, for a container that was killed for memory, or that waited for memory
-    in over 5 % of the time; CPU by half, at least a core, where its quota ran out in over 5 % of the periods; /dev/shm
-    to the double where it was full. An operator that failed otherwise gets half as much memory again, as some
-    programs answer a refused allocation by failing.
+    The rule: memory by half, rounded up to 16 MB, for a container that was killed for memory, or that took too long and
+    was at its limit or waited for memory in over 5 % of the time; CPU by half, at least a core, where its quota ran out
+    in over 5 % of the periods; /dev/shm to the double where it was full. An operator that failed otherwise gets half as
+    much memory again, as some programs answer a refused allocation by failing, and /dev/shm to the double: what fills
+    it just before the end is seen by no sample.
+
+    Args:
+        cores: how many the host has: a CPU limit of so many or more holds nothing back.
     """
-    if trial.verdict is Verdict.SLOW:
-        return _raised_for_speed(trial)
     results = zip(trial.enforced, (trial.result, *trial.servers), strict=False)
     killed = [each for each, result in results if _killed(result)]
     if killed:
         higher = tuple(_more_memory(each) if each in killed else each for each in trial.enforced)
         return higher, f"memory of {', '.join(each.name for each in killed)} by half: killed for memory"
+    if trial.verdict is Verdict.SLOW or trial.result.outcome is Outcome.TIMED_OUT:
+        return _raised_for_speed(trial, cores)
     own, *others = trial.enforced
     shm_peak = trial.usage.dev_shm_peak_bytes if trial.usage else None
     if own.dev_shm_bytes and shm_peak is not None and shm_peak >= _NEAR_LIMIT * own.dev_shm_bytes:
-        return (replace(own, dev_shm_bytes=2 * own.dev_shm_bytes), *others), "shared memory to the double: it was full"
-    if trial.result.outcome is Outcome.FAILED and own.limits.memory_bytes:
-        return (_more_memory(own), *others), "memory by half: it failed without being killed"
+        return (_more_shm(own), *others), "shared memory to the double: it was full"
+    if trial.result.outcome is Outcome.FAILED and (own.limits.memory_bytes or own.dev_shm_bytes):
+        higher = (_more_shm(_more_memory(own)), *others)
+        return higher, "memory by half, shared memory to the double: it failed without being killed"
     return None
 
 
-def _raised_for_speed(trial: Trial) -> tuple[tuple[Enforced, ...], str] | None:
+def _raised_for_speed(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], str] | None:
     own, *others = trial.enforced
-    if own.limits.cpu_millicores and (trial.throttled_share or 0) > _THROTTLED:
+    if _lacks_cpu(own, trial.throttled_share, cores):
         return (_more_cpu(own), *others), "CPU by half: it was held back by its limit"
     for place, result in enumerate(trial.servers):
         server = others[place]
-        if server.limits.cpu_millicores and (throttled_share(result) or 0) > _THROTTLED:
+        if _lacks_cpu(server, throttled_share(result), cores):
             others[place] = _more_cpu(server)
             return (own, *others), f"CPU of {server.name} by half: it was held back by its limit"
     peak = trial.usage.memory_bytes.maximum if trial.usage else None
@@ -145,6 +150,11 @@ def _raised_for_speed(trial: Trial) -> tuple[tuple[Enforced, ...], str] | None:
     if at_limit or (trial.stalled_share or 0) > _STALLED:
         return (_more_memory(own), *others), "memory by half: it was at its limit"
     return None
+
+
+def _lacks_cpu(each: Enforced, throttled: float | None, cores: int) -> bool:
+    limit = each.limits.cpu_millicores
+    return limit is not None and limit < cores * MILLICORES_PER_CORE and (throttled or 0) > _THROTTLED
 
 
 def _killed(result: StepResult) -> bool:
@@ -159,6 +169,10 @@ def _more_memory(each: Enforced) -> Enforced:
     return replace(each, limits=replace(each.limits, memory_bytes=higher))
 
 
+def _more_shm(each: Enforced) -> Enforced:
+    return replace(each, dev_shm_bytes=2 * each.dev_shm_bytes) if each.dev_shm_bytes else each
+
+
 def _more_cpu(each: Enforced) -> Enforced:
     cpu = each.limits.cpu_millicores or 0
     higher = max(cpu + MILLICORES_PER_CORE, round_up(cpu * _CPU_FACTOR_PERCENT // 100, MILLICORES_PER_CORE))
@@ -166,7 +180,7 @@ def _more_cpu(each: Enforced) -> Enforced:
 
 
 def limits_text(each: Enforced) -> str:
-    """ "cpu 1, memory 256.000 MB, /dev/shm 67.109 MB"."""
+    """ "cpu 1, memory 256.000 MB, shared memory 67.109 MB"."""
     parts = []
     if each.limits.cpu_millicores is not None:
         parts.append(f"cpu {format_cores(each.limits.cpu_millicores)}")

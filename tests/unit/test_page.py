@@ -174,7 +174,7 @@ def test_runs_under_limits_are_on_the_page(everything: Parsed) -> None:
         "Run under what was recommended, at most 10% longer than 2.000 s",
         "proven: cpu 1, memory 512.000 MB, shared memory 64.000 MB",
         "The smallest memory that passed: 640.000 MB",
-        "More than 2 cores save little time; cores times time is least with 1",
+        "The fewest cores that are fast enough: 2; cores times time is least with 1",
         "under limits, run 2",
     ):
         assert words in everything.text

@@ -83,7 +83,8 @@ class MemoryChoice:
     """Memory limits that were tried, and the smallest that passed.
 
     Attributes:
-        settled: the next smaller limit that would be tried is known to fail; False = the budget ended before.
+        settled: the next smaller limit that would be tried is known to fail, or nothing smaller would be, as it is
+            what the operator was seen to be unable to do without; False = the budget ended before.
     """
 
     trials: tuple[Trial, ...]

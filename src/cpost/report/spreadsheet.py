@@ -211,7 +211,10 @@ def _trials(record: OperatorRecord) -> Iterator[tuple[str, Trial]]:
 
 
 def _trial_rows(purpose: str, trial: Trial) -> Iterator[Sequence[Cell]]:
-    for each, result in zip(trial.enforced, (trial.result, *trial.servers), strict=False):
+    """The operator's row, then its servers'; how it did in comparison is the operator's alone."""
+    suffix = trial.series_file.removeprefix(trial.result.operator)
+    compared = (_percent(trial.slowdown), _percent(trial.throttled_share), _percent(trial.stalled_share))
+    for place, (each, result) in enumerate(zip(trial.enforced, (trial.result, *trial.servers), strict=False)):
         totals = result.totals
         yield (
             each.name,
@@ -223,12 +226,10 @@ def _trial_rows(purpose: str, trial: Trial) -> Iterator[Sequence[Cell]]:
             trial.cause,
             result.outcome.value,
             _scaled(result.wall_ns, NS_PER_S),
-            _percent(trial.slowdown),
-            _percent(trial.throttled_share),
-            _percent(trial.stalled_share),
+            *((None,) * 3 if place else compared),
             _scaled(totals.memory_peak_bytes if totals else None, MB),
             totals.oom_kills if totals else None,
-            trial.series_file,
+            each.name + suffix if suffix else None,
         )
 
 
@@ -325,7 +326,8 @@ def _trial_cells(record: OperatorRecord) -> Sequence[Cell]:
 
 
 def _percent(share: float | None) -> Cell:
-    return _scaled(None if share is None else share * 100, 1)
+    """A number, as it may be below 0, and text that begins with a minus is taken for a formula."""
+    return None if share is None else round(share * 100, 3)
 
 
 def _served_cells(triton: TritonFacts | None) -> Sequence[Cell]:

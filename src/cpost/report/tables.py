@@ -93,10 +93,10 @@ def search_summary(search: Search) -> str:
     """The tables of what was tried, in the order of the limits, and what follows."""
     parts = []
     if search.memory is not None:
-        parts.append(_trials_table("Memory limit", search.memory.trials, _memory_limit))
+        parts += _trials_table("Memory limit", search.memory.trials, _memory_limit)
         parts.append(memory_answer(search.memory))
     if search.cpu is not None:
-        parts.append(_trials_table("CPU limit", search.cpu.trials, _cpu_limit))
+        parts += _trials_table("CPU limit", search.cpu.trials, _cpu_limit)
         parts.append(cpu_answer(search.cpu))
     return "\n".join(parts)
 
@@ -109,7 +109,8 @@ def _cpu_limit(trial: Trial) -> int:
     return trial.enforced[0].limits.cpu_millicores or 0
 
 
-def _trials_table(label: str, trials: Sequence[Trial], limit: Callable[[Trial], int]) -> str:
+def _trials_table(label: str, trials: Sequence[Trial], limit: Callable[[Trial], int]) -> list[str]:
+    """The table; nothing where nothing was tried."""
     show = format_cores if limit is _cpu_limit else format_mb
     rows = [
         [
@@ -121,7 +122,7 @@ def _trials_table(label: str, trials: Sequence[Trial], limit: Callable[[Trial], 
         ]
         for trial in sorted(trials, key=limit)
     ]
-    return tabulate(rows, [label, "Time", "Slowdown", "Verdict", "Why"], tablefmt="pretty")
+    return [tabulate(rows, [label, "Time", "Slowdown", "Verdict", "Why"], tablefmt="pretty")] if rows else []
 
 
 def pipeline_summary(records: Sequence[OperatorRecord], servers: Sequence[ServerRecord] = ()) -> str:

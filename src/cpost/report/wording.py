@@ -39,6 +39,8 @@ def peak_mark(result: StepResult, usage: Usage) -> str:
 
 def memory_answer(found: MemoryChoice) -> str:
     """What follows from the memory limits that were tried."""
+    if not found.trials:
+        return "No memory limit was tried."
     if found.smallest_bytes is None:
         return "No memory limit that was tried was enough."
     doubt = "" if found.settled else " (the budget of runs ended before it was settled: less may do)"
@@ -47,7 +49,9 @@ def memory_answer(found: MemoryChoice) -> str:
 
 def cpu_answer(found: CpuChoice) -> str:
     """What follows from the numbers of cores that were tried."""
+    if not found.trials:
+        return "No number of cores was tried: the budget of runs ended before (--max_runs)."
     if found.knee_millicores is None or found.cheapest_millicores is None:
         return "No number of cores can be named: no run ended well."
     knee, cheapest = format_cores(found.knee_millicores), format_cores(found.cheapest_millicores)
-    return f"More than {knee} cores save little time; cores times time is least with {cheapest}"
+    return f"The fewest cores that are fast enough: {knee}; cores times time is least with {cheapest}"
