@@ -59,8 +59,7 @@ def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | N
     broken = _broken(trial)
     if broken:
         return replace(trial, verdict=Verdict.BROKEN, cause=broken)
-    allowed = max(max_slowdown, GRAIN_NS / baseline_wall_ns) if baseline_wall_ns else max_slowdown
-    if slowdown is not None and slowdown > allowed:
+    if slowdown is not None and _takes_too_long(run.result, baseline_wall_ns, max_slowdown):
         return replace(trial, verdict=Verdict.SLOW, cause=_slow(trial, slowdown))
     return trial
 
@@ -70,7 +69,7 @@ def _broken(trial: Trial) -> str:
     if result.outcome is not Outcome.COMPLETED:
         return result.cause or result.outcome.value
     for each, name in zip((result, *trial.servers), trial.enforced, strict=False):
-        if each.totals is not None and each.totals.oom_kills:
+        if _killed(each):
             return f"a process of {name.name} was killed for memory"
     return ""
 
@@ -82,6 +81,13 @@ def _slow(trial: Trial, slowdown: float) -> str:
     if trial.stalled_share is not None:
         parts.append(f"waiting for memory in {trial.stalled_share * 100:.0f} %")
     return ", ".join(parts)
+
+
+def _takes_too_long(result: StepResult, baseline_wall_ns: int | None, max_slowdown: float) -> bool:
+    """In whole nanoseconds: a share that is allowed to the last digit is not lost to rounding."""
+    if result.wall_ns is None or not baseline_wall_ns:
+        return False
+    return result.wall_ns - baseline_wall_ns > max(round(baseline_wall_ns * max_slowdown), GRAIN_NS)
 
 
 def _slowdown(result: StepResult, baseline_wall_ns: int | None) -> float | None:

@@ -327,7 +327,7 @@ def _trial_cells(record: OperatorRecord) -> Sequence[Cell]:
 
 def _percent(share: float | None) -> Cell:
     """A number, as it may be below 0, and text that begins with a minus is taken for a formula."""
-    return None if share is None else round(share * 100, 3)
+    return None if share is None else round(share * 100, 3) + 0.0
 
 
 def _served_cells(triton: TritonFacts | None) -> Sequence[Cell]:
