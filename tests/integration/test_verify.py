@@ -106,6 +106,7 @@ def verdicts(record: Record) -> list[str]:
 # ---------------------------------------------------------------- in one go
 
 
+@harness.everywhere
 def test_what_was_measured_holds_when_it_is_enforced(sized: Sized) -> None:
     sized.done.ended(0)
     for name in ("writer", "reader"):

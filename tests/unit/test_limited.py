@@ -167,6 +167,14 @@ def test_less_memory_than_engines_take_is_not_asked_of_them() -> None:
     assert runs.ran[0][0][0].limits.memory_bytes == made.recommendation.requests.memory_bytes == 6 * 2**20
 
 
+def test_more_than_the_host_has_is_not_asked_of_engines() -> None:
+    runs = Runs(lambda _: well(), cores=2)
+    verified(
+        runs, record(result=well(), recommendation=advice(8000, 512 * MB)), replace(STEP, memory_limit_bytes=MB * 300)
+    )
+    assert runs.ran[0][0][0].limits == Resources(2000, 300 * MB)
+
+
 # ---------------------------------------------------------------- servers
 
 
@@ -259,17 +267,17 @@ def limited(folder: Path, scratch: OutputFolders | None, cores: int = 2) -> tupl
 def test_limits_get_to_the_containers_and_no_further(tmp_path: Path) -> None:
     runs, subject, told = limited(tmp_path, None)
     of = replace(STEP, output_folders=("/out/a",), servers=(server(), server("t", shared=True)))
-    enforced = (Enforced("a", Resources(1500, 10**8), 2**26), Enforced("a__s", Resources(64000)))
+    enforced = (Enforced("a", Resources(1500, 10**8), 2**26), Enforced("a__s", Resources(2000)))
     trial = runs.run(of, enforced, 3, 5, SECOND)
     (ran,) = subject.steps
     assert (ran.cpu_limit_millicores, ran.memory_limit_bytes, ran.shm_bytes) == (1500, 10**8 // 4096 * 4096, 2**26)
     own, shared = (each.step for each in ran.servers)
-    # An engine refuses more cores than there are, and what is not recommended is as in any run.
+    # What is not recommended is as in any run.
     assert (own.cpu_limit_millicores, own.memory_limit_bytes, own.shm_bytes) == (2000, 10**12, 2**30)
     assert shared == of.servers[1].step
     assert subject.series == [trial.series_file] == ["a_verify3.csv"]
     assert told.begun == [
-        "a: cpu 1.5, memory 100.000 MB, shared memory 67.109 MB; a__s with cpu 64; pipeline__t without limits"
+        "a: cpu 1.5, memory 100.000 MB, shared memory 67.109 MB; a__s with cpu 2; pipeline__t without limits"
     ]
     assert told.ended == [Verdict.HOLDS]
     assert (runs.last, runs.count) == (well(), 1)

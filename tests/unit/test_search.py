@@ -36,9 +36,10 @@ def needs(threshold: int) -> Behave:
 class Simulated:
     """Runs under limits of an operator that behaves as told."""
 
-    def __init__(self, behave: Behave, max_slowdown: float = 0.1) -> None:
+    def __init__(self, behave: Behave, cores: int) -> None:
         self._behave = behave
-        self.max_slowdown = max_slowdown
+        self.max_slowdown = 0.1
+        self.cores = cores
         self.ran: list[tuple[Resources, int, int]] = []
 
     def run(self, _: Step, enforced: Sequence[Enforced], number: int, earlier: int, baseline_ns: int | None) -> Trial:
@@ -56,8 +57,8 @@ def searched(
     most_runs: int = 20,
     cores: int = 4,
 ) -> tuple[OperatorRecord, Simulated]:
-    runs: Any = Simulated(behave)
-    plan = SearchPlan(frozenset(), memory, cpu, most_runs, cores)
+    runs: Any = Simulated(behave, cores)
+    plan = SearchPlan(frozenset(), memory, cpu, most_runs)
     return Searcher(runs, plan).search(step(), measured), runs
 
 

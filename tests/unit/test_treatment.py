@@ -88,7 +88,7 @@ def test_sizing_proves_only_where_it_is_asked_to(tmp_path: Path) -> None:
     assert asked.ran == [("/out/a", 10**12), (str(tmp_path / "2/trials/a"), 256 * MB)]
 
 
-@pytest.mark.parametrize("by", [Sizing(), proving(), Searching(SearchPlan(frozenset(), True, True, 9, 2))])
+@pytest.mark.parametrize("by", [Sizing(), proving(), Searching(SearchPlan(frozenset(), True, True, 9))])
 def test_a_lost_engine_ends_the_run_and_keeps_what_was_measured(tmp_path: Path, by: Treatment) -> None:
     lost = lambda of: well() if of.memory_limit_bytes == 10**12 else result(Outcome.ENGINE_LOST, cause="no answer")  # noqa: E731
     place = Place(tmp_path, lost, verify=True)
@@ -98,7 +98,7 @@ def test_a_lost_engine_ends_the_run_and_keeps_what_was_measured(tmp_path: Path, 
     assert place.kept[-1].verification is None
 
 
-@pytest.mark.parametrize("by", [Sizing(), proving(), Searching(SearchPlan(frozenset(), True, True, 9, 2))])
+@pytest.mark.parametrize("by", [Sizing(), proving(), Searching(SearchPlan(frozenset(), True, True, 9))])
 def test_a_signal_ends_the_run_and_keeps_what_was_measured(tmp_path: Path, by: Treatment) -> None:
     def stopped(of: Step) -> StepResult:
         if of.memory_limit_bytes == 10**12:
@@ -162,6 +162,6 @@ def test_series_of_an_earlier_longer_verification_go(tmp_path: Path) -> None:
 
 def test_only_the_operators_that_were_named_are_searched(tmp_path: Path) -> None:
     place = Place(tmp_path, lambda _: well())
-    assert place.treat(Searching(SearchPlan(frozenset({"b"}), True, True, 9, 2))).search is None
+    assert place.treat(Searching(SearchPlan(frozenset({"b"}), True, True, 9))).search is None
     assert len(place.ran) == 1
-    assert place.treat(Searching(SearchPlan(frozenset({"a"}), True, False, 9, 2))).search is not None
+    assert place.treat(Searching(SearchPlan(frozenset({"a"}), True, False, 9))).search is not None
