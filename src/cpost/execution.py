@@ -307,6 +307,8 @@ class Execution:
         record = self._treatment.treat(step, shop, self._failed_upstream(step))
         self._put(record)
         kept = self._options.metrics_dir is not None
+        if self._earlier is not None:  # what bent the earlier run was told then
+            record = replace(record, result=replace(record.result, warnings=()))
         self._observer.operator_ends(record, shop.folder.series_path(step.operator), kept=kept)
         return record
 

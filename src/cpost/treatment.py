@@ -126,6 +126,7 @@ class Proving:
             return proven
         shop.subject.renew(step)
         number = runs.count + 1
+        shop.audience.repeat_begins("without limits")
         once = shop.measurer.once(step, number, warnings, partial(shop.folder.open_trial, VERIFY, number))
         shop.unless_over(proven, once.result)
         shop.folder.drop_trials(VERIFY, names, number)

@@ -91,7 +91,8 @@ def _takes_too_long(result: StepResult, baseline_wall_ns: int | None, max_slowdo
 
 
 def _slowdown(result: StepResult, baseline_wall_ns: int | None) -> float | None:
-    if result.wall_ns is None or not baseline_wall_ns:
+    """Of a run that came to its end: one that was cut short took no time that says anything."""
+    if result.outcome is not Outcome.COMPLETED or result.wall_ns is None or not baseline_wall_ns:
         return None
     return result.wall_ns / baseline_wall_ns - 1
 

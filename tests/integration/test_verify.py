@@ -184,6 +184,7 @@ def test_what_never_holds_is_said_and_later_operators_get_whole_outputs(
     assert verdicts(writer) == ["broken"] * 4
     assert writer["result"]["outcome"] == "completed"
     assert verdicts(reader) == ["holds"]  # it fails without the writer's file, which no run under limits came to
+    assert "Running without limits ..." in done.out
     assert "memory: 48 (broken)" in done.out
     assert "The recommendation for writer did not hold: " in done.out
     assert record["complete"] is True

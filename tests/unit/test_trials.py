@@ -76,6 +76,7 @@ def test_the_allowed_slowdown_is_a_share() -> None:
 def test_what_does_not_end_well_is_broken_however_fast(run: StepResult, cause: str) -> None:
     trial = judged(run)
     assert (trial.verdict, trial.cause) == (Verdict.BROKEN, cause)
+    assert (trial.slowdown is None) is (run.outcome is not Outcome.COMPLETED)
 
 
 def test_a_kill_in_a_server_is_named() -> None:

@@ -29,7 +29,8 @@ class Trial:
     Attributes:
         enforced: on the operator, then on its servers.
         cause: one line in words; empty where it holds.
-        slowdown: its time over the time without limits, less one; None where either is not known.
+        slowdown: its time over the time without limits, less one; None where either is not known, or it did not end
+            well.
         throttled_share: of the CPU scheduler's periods (100 ms) in its life, those in which it had used up its share.
         stalled_share: of its life, the time in which some task of it waited for memory (PSI); None = the kernel does
             not tell.
