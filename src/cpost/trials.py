@@ -114,7 +114,7 @@ def _stalled_share(run: Observed) -> float | None:
 # ---------------------------------------------------------------- raising
 
 
-def raised(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], str] | None:
+def raised(trial: Trial, cores: int | None = None) -> tuple[tuple[Enforced, ...], str] | None:
     """Higher limits for another try, and why; None where no limit seems to be to blame.
 
     The rule: memory by half, rounded up to 16 MB, for a container that was killed for memory, or that took too long and
@@ -124,7 +124,7 @@ def raised(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], str] | None:
     it just before the end is seen by no sample.
 
     Args:
-        cores: how many the host has: a CPU limit of so many or more holds nothing back.
+        cores: how many the host has: a CPU limit of so many or more holds nothing back. None = not known.
     """
     results = zip(trial.enforced, (trial.result, *trial.servers), strict=False)
     killed = [each for each, result in results if _killed(result)]
@@ -143,7 +143,7 @@ def raised(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], str] | None:
     return None
 
 
-def _raised_for_speed(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], str] | None:
+def _raised_for_speed(trial: Trial, cores: int | None) -> tuple[tuple[Enforced, ...], str] | None:
     own, *others = trial.enforced
     if _lacks_cpu(own, trial.throttled_share, cores):
         return (_more_cpu(own), *others), "CPU by half: it was held back by its limit"
@@ -159,9 +159,10 @@ def _raised_for_speed(trial: Trial, cores: int) -> tuple[tuple[Enforced, ...], s
     return None
 
 
-def _lacks_cpu(each: Enforced, throttled: float | None, cores: int) -> bool:
+def _lacks_cpu(each: Enforced, throttled: float | None, cores: int | None) -> bool:
     limit = each.limits.cpu_millicores
-    return limit is not None and limit < cores * MILLICORES_PER_CORE and (throttled or 0) > _THROTTLED
+    has_all = cores is not None and limit is not None and limit >= cores * MILLICORES_PER_CORE
+    return limit is not None and not has_all and (throttled or 0) > _THROTTLED
 
 
 def _killed(result: StepResult) -> bool:

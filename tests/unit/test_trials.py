@@ -169,8 +169,8 @@ def test_a_twentieth_of_the_periods_is_no_reason(periods: int, is_raised: bool) 
     assert (raised(trial, CORES) is not None) is is_raised
 
 
-@pytest.mark.parametrize(("cores", "is_raised"), [(1, False), (2, True)])
-def test_cpu_is_not_raised_above_the_host_s(cores: int, is_raised: bool) -> None:
+@pytest.mark.parametrize(("cores", "is_raised"), [(1, False), (2, True), (None, True)])
+def test_cpu_is_not_raised_above_the_host_s(cores: int | None, is_raised: bool) -> None:
     assert (raised(judged(ran(2000, periods=20)), cores) is not None) is is_raised
 
 
