@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cpost.definition import argo_objects, naming, pods
-from cpost.definition.argo_leaves import UNIQUE, Artifact, LeafReader, Use, source_of
+from cpost.definition.argo_leaves import Artifact, LeafReader, Use, source_of
 from cpost.definition.argo_loops import instances
 from cpost.definition.argo_objects import LEAVES, Workflow, default_of
 from cpost.definition.argo_scope import Depends, Scope, Unknown, Value, depends, holds
 from cpost.definition.findings import Findings, choice, quoted
-from cpost.definition.flow import Parsed, companions, with_payload
+from cpost.definition.flow import UNIQUE, Parsed, companions, refuse_circle, with_payload
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items, Text
 from cpost.model import Operator
 
 _MAX_DEPTH = 20
-_MAX_OPERATORS = 500
+_MAX_USES = 500
 _LEFT_OUT = ("resource", "suspend", "http", "plugin", "data")
 _AT_ROOT = ("onExit", "hooks", "podSpecPatch")
 
@@ -116,6 +116,7 @@ class _Follower:
         self._scope = Scope(self._globals(objects), findings)
         self._operators: list[Operator] = []
         self._serving: list[str] = []
+        self._uses = 0
 
     def _referred_body(self, root: Workflow) -> Workflow:
         reference = root.spec.section("workflowTemplateRef", "workflowTemplateRef")
@@ -159,6 +160,8 @@ class _Follower:
             if name.startswith("workflow.parameters.")
         }
         self._use(template, self._body, Use((), parameters, self._workflow_artifacts(), ()))
+        if refuse_circle(self._operators, self._root.spec):
+            return ()
         return companions(self._operators, self._serving)
 
     def _workflow_artifacts(self) -> dict[str, Artifact]:
@@ -173,8 +176,9 @@ class _Follower:
         if len(use.path) > _MAX_DEPTH:
             template.error(None, f"{template.label} calls itself: how often is known only in a run", "unroll it")
             return Done(use.after, left_out=True)
-        if len(self._operators) > _MAX_OPERATORS:
-            template.error(None, f"the workflow has more than {_MAX_OPERATORS} tasks", "size a smaller one")
+        self._uses += 1
+        if self._uses > _MAX_USES:
+            self._root.spec.error(None, f"the workflow has more than {_MAX_USES} tasks", "size a smaller one")
             return Done(use.after, left_out=True)
         scope = self._scope.with_values(self._inputs(template, use))
         for key in ("podSpecPatch",):

@@ -10,11 +10,11 @@ from cpost.definition import grammar, naming, pods
 from cpost.definition.argo_objects import LEAVES
 from cpost.definition.argo_scope import Scope, Value
 from cpost.definition.findings import choice, quoted
+from cpost.definition.flow import UNIQUE
 from cpost.definition.section import Section
-from cpost.definition.tree import Fields, Items
+from cpost.definition.tree import Fields, Items, Text
 from cpost.model import File, Input, Operator, Output, Volume
 
-UNIQUE = "\0"  # what comes after it in an operator's name only tells it from others, until all have their names
 _FILLED = (*LEAVES, "containerSet", "initContainers", "volumes", "inputs", "outputs")
 _SCRIPT = "/argo/staging/script"  # where Argo itself puts it
 
@@ -204,8 +204,8 @@ class _Maker:
         for number, item in enumerate(group.sections("containers", f"a container of {self._template.label}")):
             raw[number].label = f"container {quoted(item.raw('name'))}"
             both = Items((*item.items("volumeMounts"), *group.items("volumeMounts")), item.origin())
-            key = item.fields.key("name") or item.fields.entries[0][0]
-            mounts = replace(key, value="volumeMounts")
+            item.require("name", "write a name that no other container of this template has")
+            mounts = Text("volumeMounts", item.origin())
             fields = Fields((*item.fields.without(("volumeMounts",)).entries, (mounts, both)), item.fields.origin)
             found[item.raw("name")] = self._container(item.like(fields), raw[number], number)
             waits[item.raw("name")] = tuple(

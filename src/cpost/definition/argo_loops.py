@@ -8,6 +8,8 @@ from cpost.definition.argo_scope import Scope, Unknown, Value
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Node, Text
 
+_MOST = 500
+
 
 def instances(task: Section, scope: Scope) -> Iterator[tuple[str, dict[str, Value]]]:
     """What `item` is in each instance of a task, with a suffix for its name; one without any where there is no loop."""
@@ -18,6 +20,9 @@ def instances(task: Section, scope: Scope) -> Iterator[tuple[str, dict[str, Valu
         sequence = task.section("withSequence", f"withSequence of {task.label}")
         filled = scope.filled(sequence.fields) if sequence else None
         numbers = _sequence(task.like(filled)) if isinstance(filled, Fields) else None
+        if numbers is not None and len(numbers) > _MOST:
+            task.error("withSequence", f"{task.label} runs more than {_MOST} times", "size a smaller one")
+            return
         if numbers is None:
             task.error("withSequence", f"how often {task.label} runs is not known", "write count: with a number")
         for number in numbers or ():

@@ -167,8 +167,11 @@ class MountReader:
             if described is None:
                 self._section.error(key, f"{quoted(name)} is not declared under {key}", "declare it, or take it out")
                 continue
-            path = target if target.startswith("/") else folder + target
-            volume = self._content(described, name, grammar.folder(path))
+            full = target if target.startswith("/") else folder + target
+            path = self._section.value(Text(full, node.origin), key, grammar.folder)
+            if path is None:
+                continue
+            volume = self._content(described, name, path)
             if volume is None:
                 self._refuse(self._section, key, f"{quoted(name)} of {key} is not in the file, nor beside it")
             else:

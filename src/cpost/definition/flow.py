@@ -6,10 +6,12 @@ import graphlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cpost.definition import naming
 from cpost.definition.section import Section
 from cpost.model import Input, Operator
 
 INPUT_FOLDER = "/input"
+UNIQUE = "\0"  # what comes after it in an operator's name only tells it from others, until all have their names
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ def refuse_circle(operators: Sequence[Operator], section: Section) -> bool:
     """Report a circle at a section; returns whether there is one."""
     found = circle({each.name: (*each.upstream, *each.after) for each in operators})
     if found:
-        section.error(None, f"containers wait for one another: {' -> '.join(found)}", "remove one of these edges")
+        shown = " -> ".join(naming.safe(name.partition(UNIQUE)[0]) for name in found)
+        section.error(None, f"containers wait for one another: {shown}", "remove one of these edges")
     return bool(found)
 
 

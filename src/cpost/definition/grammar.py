@@ -28,7 +28,7 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_REPOSITORY = 255
 _OTHER_TEMPLATES = re.compile(r"\$\{|\{\{|<[^>]*>|\$[A-Za-z(]")
 # Of any tool, and the words in capitals that instructions ask their reader to replace.
-_PLACEHOLDER = re.compile(r"\$\{|\{\{|<[^>]*>|\$[A-Za-z(]|(?:^|[/:])[A-Z][A-Z0-9]*[_-][A-Z0-9_-]+(?=[/:@]|$)")
+_PLACEHOLDER = re.compile(r"\$\{|\{\{|<[^>]*>|\$[A-Za-z(]|(?:^|/)[A-Z][A-Z0-9]*[_-][A-Z0-9_-]+(?=[/:@]|$)")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
