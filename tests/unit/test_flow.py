@@ -66,6 +66,6 @@ def test_the_payload_is_at_input_unless_something_else_is() -> None:
 def test_names_of_containers() -> None:
     sites = [
         Site("Job", "a", "main"), Site("Job", "b", "main"), Site("Pod", "b", "main"), Site("Job", "a", "x y"),
-        Site("Workflow", "gen-", "z"), Site("Workflow", "gen-", "q"), Site("Pod", "p", "q"),
+        Site("Workflow", "gen", "z"), Site("Workflow", "gen", "q"), Site("Pod", "p", "q"),
     ]  # fmt: skip
     assert names(sites) == ["a.main", "job.b.main", "pod.b.main", "x-y", "z", "gen.q", "p.q"]

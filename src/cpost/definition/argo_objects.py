@@ -42,7 +42,7 @@ def read_workflows(documents: Sequence[Fields], findings: Findings) -> list[Work
 def _workflow(top: Section) -> Workflow | None:
     kind = top.raw("kind")
     metadata = top.section("metadata", f"metadata of a {kind}")
-    name = (metadata.raw("name") or metadata.raw("generateName").rstrip("-")) if metadata else ""
+    name = (metadata.raw("name") or metadata.raw("generateName").removesuffix("-")) if metadata else ""
     top.label = f"{kind} {quoted(name)}"
     if not name:
         top.error(None, f"this {kind} has no name", "write metadata: with name: or generateName: below it")

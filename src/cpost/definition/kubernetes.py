@@ -91,7 +91,7 @@ def _workload(document: Fields, objects: pods.Objects, findings: Findings) -> _W
     if kind not in _POD_AT:
         return None
     metadata = section.section("metadata", f"metadata of a {kind}")
-    name = (metadata.raw("name") or metadata.raw("generateName").rstrip("-")) if metadata else ""
+    name = (metadata.raw("name") or metadata.raw("generateName").removesuffix("-")) if metadata else ""
     section.label = f"{kind} {quoted(name)}"
     if not name:
         section.error(None, f"this {kind} has no name", "write metadata: with name: below it")

@@ -29,9 +29,8 @@ class Site(NamedTuple):
 
     def levels(self) -> tuple[str, ...]:
         """Its names, ever more of them in one."""
-        owner = self.owner.rstrip("-")
-        object_ = f"{self.kind.lower()}.{owner}"
-        found = [self.container, f"{owner}.{self.container}", f"{object_}.{self.container}"]
+        object_ = f"{self.kind.lower()}.{self.owner}"
+        found = [self.container, f"{self.owner}.{self.container}", f"{object_}.{self.container}"]
         return tuple(map(safe, [*found, f"{object_}.{self.template}.{self.container}"] if self.template else found))
 
 
