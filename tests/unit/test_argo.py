@@ -88,6 +88,22 @@ def test_what_runs_only_after_a_failure_is_left_out(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("expression", "runs"),
+    [
+        ("a", True),
+        ("a.Daemoned", True),
+        ("a.Failed", False),
+        ("a.AnySucceeded && !b.Failed", True),
+        ("b.Omitted", True),
+    ],
+)
+def test_what_holds_if_everything_succeeds(expression: str, runs: bool) -> None:
+    found = depends(expression)
+    assert found is not None
+    assert found.holds(lambda name: name == "b") is runs
+
+
 @given(st.text(alphabet="ab.&|!() SF", max_size=12))
 def test_any_condition_is_read_or_refused(text: str) -> None:
     found = depends(text)

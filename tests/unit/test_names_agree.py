@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from builders import advice, record, run
 from foreign import read
 
+from cpost.amend_session import _advised
 from cpost.definition.declared import declared
 from cpost.definition.marks import read_source
 from cpost.definition.sites import find_sites
+from cpost.definition.writeback import write_back
 from cpost.model import Resources
 
 POD = "apiVersion: v1\nkind: {0}\nmetadata: {{name: {1}}}\nspec: {{{2}containers: [{{name: main, image: i}}]}}\n---\n"
@@ -51,3 +54,13 @@ def test_what_is_declared_has_the_names_of_a_run(tmp_path: Path) -> None:
         "b__own": Resources(),
         "gone": Resources(1000),
     }
+
+
+def test_uses_of_a_template_are_written_back_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(FILES["argo"])
+    steps = [(f"one.{step}", memory * 2**20) for step, memory in (("x", 64), ("y", 128))]
+    records = [record(name, recommendation=advice(500, size), site="workflow.w.one") for name, size in steps]
+    written = write_back(read_source(file), list(_advised(run(*records))))
+    assert "128Mi" in written.text
+    assert "64Mi" not in written.text

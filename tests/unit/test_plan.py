@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import PosixPath
 from pathlib import PurePosixPath as Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.errors import UsageError
+from cpost.limited import _moved
 from cpost.model import (
     ALL_GPUS,
     FINE,
@@ -468,3 +470,9 @@ def test_companions_are_servers_and_shared_where_several_need_one() -> None:
 def test_only_what_stays_has_a_duration() -> None:
     made = foreign_steps(operator("a", long_running=True), operator("b"), duration_ns=7)
     assert [each.duration_ns for each in made] == [7, None]
+
+
+def test_a_run_under_limits_copies_to_folders_of_its_own() -> None:
+    output = Output("/tmp/x.bin", "o", copied=True)
+    (made,) = foreign_steps(operator("a", outputs=(output,)))
+    assert _moved(made, PosixPath("/trial")).copies == (CopyOut("/tmp/x.bin", "/trial/a/o"),)
