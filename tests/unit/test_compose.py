@@ -131,7 +131,8 @@ def test_nothing_of_the_users_is_written_to(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("c")
     text = one(
         tmp_path,
-        "volumes: ['./data:/data', './data:/again:ro', './out:/out', './out:/empty:ro', './conf:/etc/conf:ro', 'vol:/vol', /anon, "
+        "volumes: ['./data:/data', './data:/again:ro', './out:/out', './out:/empty:ro', "
+        "'./conf:/etc/conf:ro', 'vol:/vol', /anon, "
         "{type: volume, source: vol, target: /part, read_only: true, volume: {subpath: x/y}}, "
         "{type: bind, source: ./not-there, target: /none}], tmpfs: /scratch",
         "volumes: {vol: {}}\n",
@@ -139,7 +140,8 @@ def test_nothing_of_the_users_is_written_to(tmp_path: Path) -> None:
     here = str(tmp_path)
     found = {each.path: each for each in operators(tmp_path, text)["a"].volumes}
     assert {path: (each.source.removeprefix(here), each.read_only) for path, each in found.items()} == {
-        "/data": ("/data", True), "/again": ("/data", True), "/out": ("", False), "/empty": ("/out", True), "/etc/conf": ("/conf", True),
+        "/data": ("/data", True), "/again": ("/data", True), "/out": ("", False), "/empty": ("/out", True),
+        "/etc/conf": ("/conf", True),
         "/vol": ("", False), "/anon": ("", False), "/part": ("", True), "/none": ("", False), "/scratch": ("", False),
     }  # fmt: skip
     assert (found["/vol"].name, found["/part"].name, found["/part"].part) == ("volume.vol", "volume.vol", "x/y")
