@@ -67,7 +67,7 @@ def propose(run: Path, file: Path) -> Proposal:
 
 def _advised(run: Run) -> Iterator[Advised]:
     for operator in run.operators:
-        yield Advised((operator.operator,), operator.recommendation)
+        yield Advised(tuple(filter(None, (operator.operator, operator.site))), operator.recommendation)
     for owner, server in _servers(run):
         if server.kind is ServerKind.SERVICE:
             yield Advised((f"{owner}__{server.name}", server.name), server.recommendation)

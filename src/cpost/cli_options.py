@@ -129,13 +129,13 @@ _MEASURING_OPTIONS = (
     click.option(
         "--policy",
         type=click.Choice(["peak", "p95", "p99"]),
-        default="peak",
-        show_default=True,
-        help="peak: highest CPU window, memory peak + 100 MB. p95, p99: CPU percentile, memory need + 15 %.",
+        help="peak: highest CPU window, memory peak + 100 MB. p95, p99: CPU percentile, memory need + 15 %. "
+        "[default: peak for Clara, p95 for other formats]",
     ),
     click.option("--period", type=PERIOD, default="10ms", show_default=True, help="Time between two samples."),
     click.option("--window", type=WINDOW, default="200ms", show_default=True, help="Span of one CPU rate."),
     click.option("--timeout", type=TIMEOUT, help="Stop an operator after this time [default: none]."),
+    click.option("--duration", type=TIMEOUT, help="How long to run what does not end by itself, such as a Deployment."),
     click.option("--shm_size", "--shm-size", type=_SHM_SIZE, default="1g", show_default=True, help="Size of /dev/shm."),
     click.option(
         "--memory_limit",
@@ -212,8 +212,9 @@ def options_of(chosen: dict[str, Any]) -> Options:
     return Options(
         period_ns=chosen["period"],
         window_ns=chosen["window"],
-        policy=chosen["policy"],
+        policy=chosen["policy"] or "",
         timeout_ns=chosen["timeout"],
+        duration_ns=chosen["duration"],
         shm_bytes=chosen["shm_size"],
         memory_limit_bytes=chosen["memory_limit"],
         on_failure=chosen["force"],

@@ -109,6 +109,7 @@ class Execution:
             host=self._host,
             options=_lasting(self._options),
             warnings=self._pipeline.warnings,
+            pipeline_format=self._pipeline.format,
         )
 
     def run(self) -> Run:
@@ -319,8 +320,10 @@ class Execution:
 
     def _failed_upstream(self, step: Step) -> list[str]:
         outcomes = {record.operator: record.result.outcome for record in self._run.operators}
-        failed = [name for name in step.upstream if outcomes.get(name) is not Outcome.COMPLETED]
-        return [f"it read what {name} left, which failed: its own figures may say little" for name in failed]
+        told = {name: f"it follows {name}" for name in step.after}
+        told |= {name: f"it read what {name} left" for name in step.upstream}
+        failed = [text for name, text in told.items() if outcomes.get(name) is not Outcome.COMPLETED]
+        return [f"{text}, which failed: its own figures may say little" for text in failed]
 
     def _after(self, record: OperatorRecord, folder: store.RunFolder) -> bool:
         """Put the record on disk; returns whether the run goes on after this operator."""
@@ -371,6 +374,6 @@ def _lasting(options: Options) -> Options:
 
 
 def _most_servers(plan: Plan) -> int:
-    """How many servers may run at one time; the last place is for one that all operators share."""
+    """How many servers may run at one time; the last places are for those that operators share."""
     own = max((sum(not server.shared for server in step.servers) for step in plan.steps), default=0)
-    return own + any(server.shared for server in servers_of(plan))
+    return own + sum(server.shared for server in servers_of(plan))

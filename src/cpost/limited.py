@@ -223,6 +223,7 @@ def _moved(step: Step, root: Path) -> Step:
         step,
         mounts=mounts(step.mounts),
         output_folders=tuple(outputs.values()),
+        copies=tuple(replace(copy, folder=places.get(copy.folder, copy.folder)) for copy in step.copies),
         shared_folders=tuple(places[source] for source in step.shared_folders),
         servers=tuple(servers),
     )

@@ -126,8 +126,14 @@ class OutputFolders:
             return set()
 
     def _make(self, step: Step) -> None:
-        for path in map(Path, (*step.output_folders, *step.shared_folders)):
+        for path in map(Path, (*step.output_folders, *step.shared_folders, *step.volume_folders)):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o777)
             if path not in self._folders:
                 self._folders.append(path)
+        for file in step.files:
+            written = Path(file.path)
+            written.parent.mkdir(parents=True, exist_ok=True)
+            written.unlink(missing_ok=True)
+            written.write_bytes(file.content)
+            written.chmod(file.mode)

@@ -12,6 +12,9 @@ from cpost.errors import UsageError
 from cpost.model import (
     ALL_GPUS,
     PIPELINE,
+    CopyOut,
+    Format,
+    HostFile,
     HttpConnection,
     Input,
     Mount,
@@ -24,6 +27,7 @@ from cpost.model import (
     ServerKind,
     Service,
     Step,
+    Volume,
 )
 from cpost.units import MIB, whole_pages
 
@@ -78,7 +82,8 @@ def make_plan(
     Raises:
         UsageError: files of two servers, or of an operator and a server, would have one name.
     """
-    planner = _Planner(place, options, models or {each.name: each.models for each in pipeline.operators})
+    asked = {each.name: each.models for each in pipeline.operators}
+    planner = _Planner(place, options, models or asked, pipeline)
     steps = [planner.step(index, operator) for index, operator in enumerate(execution_order(pipeline.operators))]
     _check_names(steps)
     return Plan(pipeline, tuple(steps))
@@ -105,7 +110,7 @@ def host_ceiling_bytes(host_memory_bytes: int) -> int:
 def execution_order(operators: tuple[Operator, ...]) -> Iterator[Operator]:
     """Producers before consumers, otherwise in the order written; the definition has been checked for cycles."""
     place = {operator.name: index for index, operator in enumerate(operators)}
-    sorter = TopologicalSorter({operator.name: operator.upstream for operator in operators})
+    sorter = TopologicalSorter({operator.name: (*operator.upstream, *operator.after) for operator in operators})
     sorter.prepare()
     ready: list[int] = []
     while sorter.is_active():
@@ -119,8 +124,12 @@ def execution_order(operators: tuple[Operator, ...]) -> Iterator[Operator]:
 class _Planner:
     """Makes the steps of one plan."""
 
-    def __init__(self, place: Place, options: Options, models: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self, place: Place, options: Options, models: Mapping[str, tuple[str, ...]], pipeline: Pipeline
+    ) -> None:
         self._place = place
+        self._always = (_NO_SYNC_LOCK,) if pipeline.format is Format.CLARA else ()
+        self._pipeline = pipeline
         self._options = options
         self._models = models
         self._bare = Step(
@@ -136,6 +145,7 @@ class _Planner:
             shm_bytes=options.shm_bytes,
             pids_limit=options.pids_limit,
             memory_limit_bytes=options.memory_limit_bytes or whole_pages(host_ceiling_bytes(place.memory_bytes)),
+            granularity=pipeline.format.granularity,
         )
 
     def step(self, index: int, operator: Operator) -> Step:
@@ -144,25 +154,81 @@ class _Planner:
         folder = work_dir / operator.name
         outputs = [(item, folder / item.name if item.name else folder) for item in operator.outputs if item.path]
         mounts = [_input_mount(item, self._place.input_dir, work_dir) for item in operator.inputs if item.path]
-        mounts += [Mount(str(source), str(item.path), read_only=False) for item, source in outputs]
+        mounts += [Mount(str(source), str(item.path), read_only=False) for item, source in outputs if not item.copied]
         shared = self._volumes(operator, operator.services)
+        bare = self._container(operator)
         return replace(
-            self._bare,
+            bare,
             index=index,
             operator=operator.name,
-            image=operator.image,
-            command=operator.command,
-            env=tuple({_NO_SYNC_LOCK[0]: _NO_SYNC_LOCK[1], **dict(operator.env)}.items()),
-            mounts=(*mounts, *shared),
+            env=tuple({**dict(self._always), **dict(operator.env)}.items()),
+            mounts=(*mounts, *shared, *bare.mounts),
             output_folders=tuple(dict.fromkeys([str(folder), *(str(source) for _, source in outputs)])),
             shared_folders=tuple(mount.source for mount in shared),
+            volume_folders=tuple(self._fresh(operator, *operator.companions)),
+            files=tuple(self._files(operator, *operator.companions)),
+            copies=tuple(
+                CopyOut(str(item.path), str(source), item.optional) for item, source in outputs if item.copied
+            ),
             upstream=operator.upstream,
-            declared=operator.requests,
+            after=operator.after,
             servers=tuple(self._servers(index, operator)),
-            gpu_count=self._gpus(operator.requests),
             timeout_ns=self._options.timeout_ns,
+            duration_ns=self._options.duration_ns if operator.long_running else None,
             unsupported=operator.unsupported,
         )
+
+    def _container(self, operator: Operator) -> Step:
+        """What is the same for an operator and for a companion."""
+        return replace(
+            self._bare,
+            image=operator.image,
+            entrypoint=operator.entrypoint,
+            command=operator.command,
+            env=operator.env,
+            workdir=operator.workdir,
+            user=operator.user,
+            aliases=operator.aliases,
+            mounts=tuple(
+                Mount(str(self._source(operator, each)), each.path, each.read_only) for each in operator.volumes
+            ),
+            declared=self._counted(operator.requests),
+            limits=self._counted(operator.limits),
+            shm_bytes=operator.shm_bytes or self._bare.shm_bytes,
+            gpu_count=self._gpus(self._counted(operator.requests)),
+            site=operator.site,
+        )
+
+    def _counted(self, amounts: Resources) -> Resources:
+        """All GPUs are those of the host, and one at least."""
+        return replace(amounts, gpu_count=max(1, self._place.gpus)) if amounts.gpu_count == ALL_GPUS else amounts
+
+    # ------------------------------------------------------------ volumes
+
+    def _source(self, operator: Operator, volume: Volume) -> PurePath:
+        if volume.source:
+            return PurePath(volume.source)
+        return self._folder(operator, volume) / volume.part if volume.part else self._folder(operator, volume)
+
+    def _folder(self, operator: Operator, volume: Volume) -> PurePath:
+        """Where a fresh folder is; one with files of the definition is the operator's own."""
+        if volume.files:
+            return self._place.shared_dir / "files" / operator.name / volume.name
+        return self._place.shared_dir / "volumes" / volume.name
+
+    def _fresh(self, *operators: Operator) -> Iterator[str]:
+        for operator in operators:
+            for volume in operator.volumes:
+                if not volume.source:
+                    yield str(self._folder(operator, volume))
+                    if volume.part and not volume.files:
+                        yield str(self._source(operator, volume))
+
+    def _files(self, *operators: Operator) -> Iterator[HostFile]:
+        for operator in operators:
+            for volume in operator.volumes:
+                for file in volume.files:
+                    yield HostFile(str(self._folder(operator, volume) / file.name), file.content, file.mode)
 
     def _gpus(self, requests: Resources) -> int:
         return 0 if self._options.no_gpu else requests.gpu_count or 0
@@ -171,6 +237,11 @@ class _Planner:
 
     def _servers(self, index: int, operator: Operator) -> Iterator[Server]:
         yield from self._services(index, operator)
+        for companion in operator.companions:
+            name = self._pipeline.companion_name(operator.name, companion.name)
+            step = replace(self._container(companion), index=index, operator=name)
+            shared = self._pipeline.is_shared(companion.name)
+            yield Server(companion.name, ServerKind.SERVICE, step, ports=companion.ports, shared=shared)
         if operator.models and self._options.triton_scope == "pipeline":
             everybodys = dict.fromkeys(name for names in self._models.values() for name in names)
             yield self._triton(f"{PIPELINE}__{_TRITON}", index, _TRITON, tuple(everybodys), shared=True)
@@ -272,4 +343,4 @@ def _input_mount(item: Input, input_dir: PurePath, work_dir: PurePath) -> Mount:
     folder = input_dir if item.source is None else work_dir / item.source
     if item.source is not None and item.name:
         folder /= item.name
-    return Mount(str(folder), str(item.path), read_only=True)
+    return Mount(str(folder / item.entry if item.entry else folder), str(item.path), read_only=True)

@@ -22,6 +22,7 @@ from cpost.model import (
     StepResult,
     Usage,
 )
+from cpost.model.definition import WHOLE_CORES, Granularity
 from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
 
@@ -62,7 +63,7 @@ class PeakPolicy:
 class PercentilePolicy:
     """CPU that suffices for `percentile` % of the time; memory need peak + 15 %, never below what was needed.
 
-    A Clara definition takes whole cores and whole megabytes only, hence the steps.
+    A Clara definition takes whole cores and whole megabytes only; other formats have finer steps.
     """
 
     name: str
@@ -83,7 +84,7 @@ def peak(usage: Usage, policy: PeakPolicy) -> Recommendation:
     )
     window_ms = usage.window_ns // 10**6
     reasons = (
-        f"{_CPU_REASON} highest {window_ms} ms window {format_percent(cpu)}, rounded up to whole cores",
+        f"{_CPU_REASON} highest {window_ms} ms window {format_percent(cpu)}, {_rounded(policy.cpu_step_millicores)}",
         f"{_MEMORY_REASON} {_peak_name(usage)} {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
         f"rounded up to {format_mb(policy.memory_step_bytes)} steps",
     )
@@ -101,18 +102,31 @@ def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
     memory_bytes = max(policy.memory_step_bytes, round_up(need_bytes + margin_bytes, policy.memory_step_bytes))
     kind = "need peak" if usage.need_peak_bytes is not None else f"{_peak_name(usage)} (need unknown)"
     reasons = (
-        f"{_CPU_REASON} {policy.percentile} % of the time at or below {format_percent(cpu)}, rounded up to whole cores",
+        f"{_CPU_REASON} {policy.percentile} % of the time at or below {format_percent(cpu)}, "
+        f"{_rounded(policy.cpu_step_millicores)}",
         f"{_MEMORY_REASON} {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage)}",
     )
     requests = Resources(_cpu(cpu, policy.cpu_step_millicores), memory_bytes)
     return Recommendation(policy.name, Advice.OK, requests, Resources(memory_bytes=memory_bytes), reasons)
 
 
-POLICIES: Mapping[str, Callable[[Usage], Recommendation]] = {
-    "peak": lambda usage: peak(usage, PeakPolicy()),
-    "p95": lambda usage: percentile(usage, PercentilePolicy("p95", 95)),
-    "p99": lambda usage: percentile(usage, PercentilePolicy("p99", 99)),
+POLICIES: Mapping[str, Callable[[Usage, Granularity], Recommendation]] = {
+    "peak": lambda usage, steps: peak(
+        usage,
+        PeakPolicy(cpu_step_millicores=steps.cpu_step_millicores, memory_step_bytes=steps.peak_memory_step_bytes),
+    ),
+    "p95": lambda usage, steps: percentile(usage, _percentile_policy(95, steps)),
+    "p99": lambda usage, steps: percentile(usage, _percentile_policy(99, steps)),
 }
+
+
+def _percentile_policy(percent: int, steps: Granularity) -> PercentilePolicy:
+    return PercentilePolicy(
+        f"p{percent}",
+        percent,
+        cpu_step_millicores=steps.cpu_step_millicores,
+        memory_step_bytes=steps.memory_step_bytes,
+    )
 
 
 def recommend(
@@ -122,6 +136,7 @@ def recommend(
     memory_limit_bytes: int = 0,
     declared_gpus: int | None = None,
     given_gpus: int = 0,
+    steps: Granularity = WHOLE_CORES,
 ) -> Recommendation:
     """Apply a policy of `POLICIES` to a step that ended well; anything else gets a refusal with its reason.
 
@@ -130,6 +145,7 @@ def recommend(
             operator's. 0 = none.
         declared_gpus: how many GPUs the operator asks for today.
         given_gpus: how many it got.
+        steps: what its definition's format can say.
     """
     if result.outcome is not Outcome.COMPLETED:
         reason = _OUTCOME_REASONS[result.outcome]
@@ -143,7 +159,7 @@ def recommend(
         return refuse(
             policy, f"its memory reached the limit of {format_mb(memory_limit_bytes)}: more may be of use to it"
         )
-    advice = _with_dev_shm(POLICIES[policy](usage), usage.dev_shm_peak_bytes)
+    advice = _with_dev_shm(POLICIES[policy](usage, steps), usage.dev_shm_peak_bytes)
     advice = _with_gpus(advice, usage.gpus, declared_gpus or 0, given_gpus)
     doubt = _DOUBTS.get(result.totals.source if result.totals else "")
     return replace(advice, reasons=(*advice.reasons, doubt)) if doubt and advice.status is Advice.OK else advice
@@ -218,6 +234,7 @@ def recommend_worst(
     memory_limit_bytes: int = 0,
     declared_gpus: int | None = None,
     given_gpus: int = 0,
+    steps: Granularity = WHOLE_CORES,
 ) -> Recommendation:
     """Apply a policy to several runs of an operator: the most that any of its measured repeats asks for.
 
@@ -226,13 +243,13 @@ def recommend_worst(
     Args:
         repeats: warm-ups too: they say nothing unless one did not end well.
         planned: how many measured repeats were asked for; fewer get a refusal.
-        memory_limit_bytes, declared_gpus, given_gpus: see `recommend`.
+        memory_limit_bytes, declared_gpus, given_gpus, steps: see `recommend`.
     """
     counted: list[_Judged] = []
     for repeat in repeats:
         if repeat.kind is RepeatKind.WARMUP and repeat.result.outcome is Outcome.COMPLETED:
             continue
-        advice = recommend(policy, repeat.result, repeat.usage, memory_limit_bytes, declared_gpus, given_gpus)
+        advice = recommend(policy, repeat.result, repeat.usage, memory_limit_bytes, declared_gpus, given_gpus, steps)
         if advice.status is Advice.REFUSED or repeat.usage is None:
             return refuse(policy, f"{repeat.name}: {advice.reasons[0]}")
         counted.append(_Judged.by(policy, repeat, repeat.usage, advice))
@@ -298,6 +315,11 @@ def _figures(policy: str, usage: Usage) -> tuple[float | None, float | None]:
     if policy == "peak":
         return cpu.maximum, usage.memory_bytes.maximum
     return (cpu.p95 if policy == "p95" else cpu.p99), _need(usage)
+
+
+def _rounded(step_millicores: int) -> str:
+    whole = step_millicores == MILLICORES_PER_CORE
+    return f"rounded up to {'whole cores' if whole else f'steps of {step_millicores}m'}"
 
 
 def _peak_name(usage: Usage) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cpost.definition.models import models_to_load
@@ -10,8 +11,21 @@ from cpost.errors import UsageError
 from cpost.model import Options, Pipeline
 
 
-def check_runnable(pipeline: Pipeline) -> None:
-    """Refuse a pipeline with an operator that cannot be run."""
+def by_format(options: Options, pipeline: Pipeline) -> Options:
+    """The options, with what the user left to the definition's format."""
+    return options if options.policy else replace(options, policy=pipeline.format.policy)
+
+
+def check_runnable(pipeline: Pipeline, options: Options) -> None:
+    """Refuse a pipeline with an operator that cannot be run, or would not end."""
+    staying = [operator.name for operator in pipeline.operators if operator.long_running]
+    if staying and options.duration_ns is None:
+        raise UsageError(
+            f"{', '.join(staying)} would run for ever",
+            "say for how long: --duration 5m; it is stopped then, and has done what it was there for",
+        )
+    if options.duration_ns is not None and not staying:
+        raise UsageError("--duration is for what does not end by itself, which there is none of here", "leave it out")
     for operator in pipeline.operators:
         for reason in operator.unsupported:
             raise UsageError(

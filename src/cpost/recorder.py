@@ -287,8 +287,8 @@ class ServerRecorder:
         idle, load = self._phases.finish()
         remarks = gpu_usage.remarks(self._gpus.gpus, usage.gpus, 0, server=True) if usage else ()
         result = replace(result, warnings=(*result.warnings, *problems, *remarks))
-        gpus = (step.declared.gpu_count, step.gpu_count)
-        advice = recommend(policy, result, sized_server(usage, load), step.memory_limit_bytes, *gpus)
+        of_step = (step.memory_limit_bytes, step.declared.gpu_count, step.gpu_count, step.granularity)
+        advice = recommend(policy, result, sized_server(usage, load), *of_step)
         return ServerRecord(
             name=server.name,
             kind=server.kind,

@@ -16,6 +16,7 @@ from cpost.interrupts import Interrupts
 from cpost.measurer import Measurer, Subject
 from cpost.model import (
     Advice,
+    Granularity,
     OperatorRecord,
     Options,
     Outcome,
@@ -79,8 +80,7 @@ class Runner:
         options = self._options
         if options.repeat == 1 and not options.warmup:
             once = self._measurer.once(step, 0, warnings)
-            gpus = (step.declared.gpu_count, step.gpu_count)
-            advice = recommend(options.policy, once.result, once.usage, step.memory_limit_bytes, *gpus)
+            advice = recommend(options.policy, once.result, once.usage, *_of_step(step))
             return OperatorRecord(
                 operator=step.operator,
                 image=step.image,
@@ -90,6 +90,7 @@ class Runner:
                 usage=once.usage,
                 series_file=once.series_file,
                 servers=once.servers,
+                site=step.site,
             )
         done: list[Repeat] = []
         asked = [(RepeatKind.WARMUP, n, options.warmup) for n in range(1, options.warmup + 1)]
@@ -129,8 +130,7 @@ class Runner:
 
     def _record(self, step: Step, done: Sequence[Repeat]) -> OperatorRecord:
         options, last = self._options, done[-1]
-        gpus = (step.declared.gpu_count, step.gpu_count)
-        advice = recommend_worst(options.policy, done, options.repeat, step.memory_limit_bytes, *gpus)
+        advice = recommend_worst(options.policy, done, options.repeat, *_of_step(step))
         whole = len(spread.measured(done)) == options.repeat
         return OperatorRecord(
             operator=step.operator,
@@ -144,6 +144,7 @@ class Runner:
             spreads=spread.spreads(done),
             doubts=spread.doubts(done) if whole else (),
             servers=tuple(self._joined(server, step, done) for server in last.servers),
+            site=step.site,
         )
 
     def _joined(self, server: ServerRecord, step: Step, done: Sequence[Repeat]) -> ServerRecord:
@@ -155,8 +156,7 @@ class Runner:
             return [replace(repeat, result=each.result, usage=read(each), servers=()) for repeat, each in runs]
 
         sized = usage(lambda each: sized_server(each.usage, each.load))
-        limit_bytes, gpus = planned.memory_limit_bytes, (planned.declared.gpu_count, planned.gpu_count)
-        advice = recommend_worst(self._options.policy, sized, self._options.repeat, limit_bytes, *gpus)
+        advice = recommend_worst(self._options.policy, sized, self._options.repeat, *_of_step(planned))
         refused = server.recommendation.status is Advice.REFUSED
         load = spread.joined(usage(lambda each: each.load))
         return replace(
@@ -170,3 +170,8 @@ class Runner:
     def _tell(self, step: Step, repeat: Repeat, *, shown: bool) -> None:
         passing = shown and self._options.metrics_dir is None
         self._audience.repeat_ends(step.operator, repeat, self._folder.series_path(step.operator) if passing else None)
+
+
+def _of_step(step: Step) -> tuple[int, int | None, int, Granularity]:
+    """What a recommendation has to know of a step."""
+    return step.memory_limit_bytes, step.declared.gpu_count, step.gpu_count, step.granularity

@@ -22,7 +22,7 @@ from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.sampler import SamplingProcess
 from cpost.model import Advice, Options, Outcome, Pipeline, Plan, Run, Verdict
 from cpost.plan import Place, images_of, make_plan
-from cpost.preflight import check_folders, check_runnable, models_of
+from cpost.preflight import by_format, check_folders, check_runnable, models_of
 from cpost.search import SearchPlan
 from cpost.treatment import Proving, Searching, Sizing, Treatment
 
@@ -152,7 +152,8 @@ def _execute(
 ) -> Run:
     for warning in pipeline.warnings:
         observer.warn(warning)
-    check_runnable(pipeline)
+    options = by_format(options, pipeline)
+    check_runnable(pipeline, options)
     check_folders(options)
     models = models_of(pipeline, options)
     # First of all, because it comes up while the engine is being asked.

@@ -117,6 +117,14 @@ def format_mb(value_bytes: float) -> str:
     return f"{value_bytes / MB:.3f} MB"
 
 
+def format_binary(size_bytes: int) -> str:
+    """Print bytes as Kubernetes writes them, exactly: "128Mi", "500M", "1000000001"."""
+    for suffix, unit in (("Mi", MIB), ("M", MB)):
+        if size_bytes % unit == 0 and size_bytes:
+            return f"{size_bytes // unit}{suffix}"
+    return str(size_bytes)
+
+
 def format_percent(value: float) -> str:
     """Print a CPU share (100 = one core) with three decimals, as the first cpost did: "124.714 %"."""
     return f"{value:.3f} %"

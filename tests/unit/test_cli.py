@@ -80,20 +80,22 @@ def test_help_loads_nothing_heavy() -> None:
 
 def test_run_is_the_verb_where_none_is_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     assert called(monkeypatch, "p.yaml", "in") == 0
-    assert (session.pipeline, session.options) == (Path("p.yaml"), Options(input_dir="in"))
+    assert (session.pipeline, session.options) == (Path("p.yaml"), Options(input_dir="in", policy=""))
     assert called(monkeypatch, "--force", "cont", "p.yaml", "in") == 0
-    assert session.options == Options(input_dir="in", on_failure="cont")
+    assert session.options == Options(input_dir="in", on_failure="cont", policy="")
 
 
 def test_every_option_gets_to_the_session(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "run p.yaml in --metrics_dir m --outputs_dir o --models_dir r --policy p95 --period 5ms --window 1s"
-    words += " --timeout 2m --shm_size 64m --memory_limit 1.5GB --force stop --overwrite --no_gpu --repeat 5 --warmup 1"
+    words += " --timeout 2m --duration 3m --shm_size 64m --memory_limit 1.5GB --force stop"
+    words += " --overwrite --no_gpu --repeat 5 --warmup 1"
     assert called(monkeypatch, *words.split()) == 0
     assert session.options == Options(
         period_ns=5 * 10**6,
         window_ns=10**9,
         policy="p95",
         timeout_ns=120 * 10**9,
+        duration_ns=180 * 10**9,
         shm_bytes=64 * 2**20,
         memory_limit_bytes=1_499_996_160,  # whole pages
         on_failure="stop",

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.errors import EngineError, EngineLost, HostError
-from cpost.measure.engine import Engine, _split_reference
+from cpost.measure.engine import Engine
 from cpost.measure.engine_errors import printable
+from cpost.measure.pulling import split_reference
 
 
 def api_error(status: int | None, words: str) -> docker.errors.APIError:
@@ -204,7 +205,7 @@ def test_a_pull_tells_its_progress_safely() -> None:
     ],
 )
 def test_references_are_split_for_the_sdk(reference: str, wanted: tuple[str, str]) -> None:
-    assert _split_reference(reference) == wanted
+    assert split_reference(reference) == wanted
 
 
 # ---------------------------------------------------------------- no engine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import docker
@@ -320,3 +320,30 @@ def test_where_that_does_not_work_it_says_so(tmp_path: Any, code: int) -> None:
     failing._api.error = api_error(500, "no such image")  # type: ignore[attr-defined]
     assert not failing.remove_files("i", str(tmp_path), {})
     assert isinstance(failing._api, Api)
+
+
+def test_a_container_gets_what_replaces_the_image_s_own() -> None:
+    plain = created()
+    assert [plain[key] for key in ("entrypoint", "working_dir", "user", "networking_config")] == [None] * 4
+    made = answering(create_container={"Id": "c1"}, create_endpoint_config="endpoint", create_networking_config="known")
+    made.create(step(entrypoint=("sh",), workdir="/w", user="1:2", aliases=("db",)), "name", {}, "net", None)
+    asked = {name: (args, given) for name, args, given in calls(made)}
+    assert asked["create_endpoint_config"] == ((), {"aliases": ["db"]})
+    assert asked["create_networking_config"] == (({"net": "endpoint"},), {})
+    given = asked["create_container"][1]
+    assert (given["entrypoint"], given["working_dir"], given["user"]) == (["sh"], "/w", "1:2")
+    assert given["networking_config"] == "known"
+
+
+def test_what_is_not_there_has_no_archive() -> None:
+    assert engine(api_error(404, "no such file")).archive("c", "/x") is None
+    assert list(engine(get_archive=(iter([b"1", b"2"]), {})).archive("c", "/x") or ()) == [b"1", b"2"]
+    with pytest.raises(EngineError):
+        engine(api_error(500, "broken")).archive("c", "/x")
+
+    def cut() -> Iterator[bytes]:
+        yield b"1"
+        raise requests.ConnectionError("reset")
+
+    with pytest.raises(EngineLost):
+        list(engine(get_archive=(cut(), {})).archive("c", "/x") or ())

@@ -9,7 +9,7 @@ import pytest
 from builders import pipeline, step
 
 from cpost.errors import HostError, UsageError
-from cpost.model import Mount, Plan
+from cpost.model import HostFile, Mount, Plan
 from cpost.outputs import OutputFolders
 
 
@@ -126,3 +126,20 @@ def test_outputs_of_two_runs_are_never_mixed(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(HostError, match=r"a is not run again: .*another user") as caught:
         folders.renew(step_a, lambda _: False)
     assert caught.value.hint
+
+
+def test_volumes_stay_over_repeats_and_files_are_written_anew(tmp_path: Path) -> None:
+    root, volume, file = tmp_path / "o", tmp_path / "v/data", tmp_path / "v/files/x"
+    made = step(
+        operator="a",
+        output_folders=(str(root / "a"),),
+        volume_folders=(str(volume),),
+        files=(HostFile(str(file), b"1", 0o444),),
+    )
+    folders = OutputFolders(root, overwrite=False)
+    folders.make(Plan(pipeline(), (made,)))
+    (volume / "kept").write_text("x")
+    (root / "a/old").write_text("x")
+    folders.renew(made, lambda _: False)
+    assert ((volume / "kept").exists(), (root / "a/old").exists()) == (True, False)
+    assert (file.read_bytes(), mode(file), mode(volume)) == (b"1", "444", "777")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import PosixPath
 from pathlib import PurePosixPath as Path
 from typing import Any
 
@@ -12,8 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.errors import UsageError
+from cpost.limited import _moved
 from cpost.model import (
     ALL_GPUS,
+    FINE,
+    CopyOut,
+    File,
+    Format,
+    HostFile,
     HttpConnection,
     Input,
     Mount,
@@ -26,6 +33,7 @@ from cpost.model import (
     ServerKind,
     Service,
     Step,
+    Volume,
     VolumeConnection,
 )
 from cpost.plan import Place, execution_order, host_ceiling_bytes, images_of, make_plan, servers_of
@@ -391,3 +399,80 @@ def test_images_are_those_of_servers_as_well() -> None:
         triton_image="triton:1",
     )
     assert images_of(Plan(pipeline(), made)) == ["web:1", "triton:1", "op:1"]
+
+
+# ---------------------------------------------------------------- other formats
+
+
+def foreign_steps(*operators: Operator, **options: Any) -> tuple[Step, ...]:
+    place = Place(Path("/payload"), Path("/kept"), Path("/shared"), None, 8 * GIB)
+    return make_plan(pipeline(*operators, format=Format.COMPOSE), place, Options(**options)).steps
+
+
+def test_order_without_data() -> None:
+    assert order(operator("b", after=("a",)), operator("a")) == "ab"
+
+
+def test_a_container_keeps_what_its_definition_says() -> None:
+    stated = {
+        "entrypoint": ("sh",), "workdir": "/w", "user": "1", "aliases": ("x",), "limits": Resources(1), "site": "s",
+        "after": ("b",),
+    }  # fmt: skip
+    _, made = foreign_steps(operator("a", shm_bytes=5, **stated), operator("b"))
+    assert {key: getattr(made, key) for key in stated} == stated
+    assert (made.shm_bytes, made.granularity, made.env) == (5, FINE, ())
+    assert foreign_steps(operator())[0].shm_bytes == Options().shm_bytes
+
+
+def test_volumes_are_fresh_folders_files_or_the_users_own() -> None:
+    files = (File("x/y", b"1", 0o755),)
+    volumes = (
+        Volume("v", "/v"), Volume("v", "/part", part="p/q"), Volume("u", "/u", True, source="/home/u"),
+        Volume("f", "/f", True, "x/y", files),
+    )  # fmt: skip
+    (made,) = foreign_steps(operator("a", volumes=volumes))
+    assert made.mounts == (
+        Mount("/shared/volumes/v", "/v", read_only=False),
+        Mount("/shared/volumes/v/p/q", "/part", read_only=False),
+        Mount("/home/u", "/u", read_only=True),
+        Mount("/shared/files/a/f/x/y", "/f", read_only=True),
+    )
+    assert made.volume_folders == (
+        "/shared/volumes/v",
+        "/shared/volumes/v",
+        "/shared/volumes/v/p/q",
+        "/shared/files/a/f",
+    )
+    assert made.files == (HostFile("/shared/files/a/f/x/y", b"1", 0o755),)
+    assert made.shared_folders == ()  # those are emptied before each repeat
+
+
+def test_outputs_that_are_copied_have_no_mount() -> None:
+    output = Output("/tmp/x.bin", "o", copied=True, optional=True)
+    made, reader = foreign_steps(
+        operator("a", outputs=(output,)), operator("b", inputs=(Input("/i", "a", "o", None, "x.bin"),))
+    )
+    assert (made.mounts, made.output_folders) == ((), ("/kept/a", "/kept/a/o"))
+    assert made.copies == (CopyOut("/tmp/x.bin", "/kept/a/o", optional=True),)
+    assert reader.mounts == (Mount("/kept/a/o/x.bin", "/i", read_only=True),)
+
+
+def test_companions_are_servers_and_shared_where_several_need_one() -> None:
+    db, own = (operator(name, ports=(1,), volumes=(Volume(name, "/v"),)) for name in ("db", "own"))
+    first, second = foreign_steps(operator("a", companions=(db, own)), operator("b", companions=(db,)))
+    assert [(s.name, s.step.operator, s.shared, s.ports) for s in first.servers] == [
+        ("db", "pipeline__db", True, (1,)), ("own", "a__own", False, (1,)),
+    ]  # fmt: skip
+    assert [s.step.operator for s in second.servers] == ["pipeline__db"]
+    assert first.volume_folders == ("/shared/volumes/db", "/shared/volumes/own")
+
+
+def test_only_what_stays_has_a_duration() -> None:
+    made = foreign_steps(operator("a", long_running=True), operator("b"), duration_ns=7)
+    assert [each.duration_ns for each in made] == [7, None]
+
+
+def test_a_run_under_limits_copies_to_folders_of_its_own() -> None:
+    output = Output("/tmp/x.bin", "o", copied=True)
+    (made,) = foreign_steps(operator("a", outputs=(output,)))
+    assert _moved(made, PosixPath("/trial")).copies == (CopyOut("/tmp/x.bin", "/trial/a/o"),)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.model import (
+    FINE,
     Advice,
     Outcome,
     Recommendation,
@@ -346,7 +347,11 @@ def test_as_many_gpus_as_the_run_that_was_on_most() -> None:
 
 def test_a_reason_that_is_no_figure_s_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = POLICIES["peak"]
-    said = {"peak": lambda used: replace(made := plain(used), reasons=(*made.reasons, "sampled once a second"))}
+    said = {
+        "peak": lambda used, steps: replace(
+            made := plain(used, steps), reasons=(*made.reasons, "sampled once a second")
+        )
+    }
     monkeypatch.setattr("cpost.policy.POLICIES", said)
     made = recommend_worst("peak", runs_of([usage(), usage()]), 2)
     assert made.reasons[2:] == ("sampled once a second",)
@@ -444,3 +449,11 @@ def test_a_refusal_of_a_server_is_in_words_of_a_server(how: StepResult, said: st
     made = for_server(recommend("peak", how, usage()), usage())
     assert_refused(made, said)
     assert len(made.reasons) == 1
+
+
+def test_other_formats_have_finer_steps() -> None:
+    used = usage(12.34, 20 * MB)
+    made = {name: recommend(name, result(), used, steps=FINE).requests for name in ("p95", "peak")}
+    assert made == {"p95": Resources(130, 32 * 2**20), "peak": Resources(130, 128 * 2**20)}
+    assert "rounded up to steps of 10m" in recommend("p95", result(), used, steps=FINE).reasons[0]
+    assert recommend_worst("p95", runs_of([used, used]), 2, steps=FINE).requests == made["p95"]

@@ -23,6 +23,8 @@ from builders import (
 )
 
 from cpost.model import (
+    ALL_GPUS,
+    Format,
     Input,
     ModelServed,
     Mount,
@@ -423,3 +425,40 @@ def test_a_plan_says_where_one_server_is_for_all() -> None:
     asks = pipeline(operator("a", models=("m",)))
     shown = plan_text(make_plan(asks, place, Options(triton_scope="pipeline", triton_image="t:1")), {"t:1": False}, {})
     assert "server      triton: t:1 (to be pulled), one for all operators" in shown
+
+
+def test_a_plan_of_another_format_shows_what_that_can_say() -> None:
+    stays = operator(
+        "web",
+        entrypoint=("sh", "-c"),
+        workdir="/w",
+        user="1:2",
+        requests=Resources(250, 96 * 2**20, ALL_GPUS),
+        limits=Resources(memory_bytes=500 * MB),
+        outputs=(Output("/x", "o", copied=True),),
+        after=("a",),
+        companions=(operator("db", image="db:1", aliases=("db",), ports=(5432,)),),
+        long_running=True,
+    )
+    text = {}
+    for duration_ns in (None, 60 * 10**9):
+        plan = make_plan(
+            pipeline(stays, operator("a"), format=Format.COMPOSE),
+            Place(PurePosixPath("/p"), PurePosixPath("/w"), PurePosixPath("/s"), None, 2**34),
+            Options(duration_ns=duration_ns),
+        )
+        text[duration_ns] = plan_text(plan, {}, {})
+    assert text[None].endswith("runs for    ever: --duration says how long")
+    assert text[60 * 10**9].endswith("runs for    1 min 00 s")
+    lines = [line.strip() for line in text[None].splitlines()]
+    assert lines[0] == "Pipeline p (2 operators, in the order of execution, format compose)"
+    for line in (
+        "entrypoint  sh -c", "command     (none)", "folder      /w", "user        1:2", "after       a",
+        "declared    cpu: 0.25, memory: 96Mi, gpu: 1", "limits      memory: 500M", "copies out  /x -> /w/web/o",
+        "answers   to db", "ports     5432 (awaited)",
+    ):  # fmt: skip
+        assert line in lines
+
+
+def test_requests_of_other_formats_are_whole_mebibytes() -> None:
+    assert requests_text(Resources(130, 128 * 2**20)) == ("cpu: 0.13", "memory: 128Mi")

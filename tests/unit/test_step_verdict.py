@@ -124,3 +124,12 @@ def test_a_child_killed_for_memory_in_an_operator_that_ended_well(flag: bool, ki
 @pytest.mark.parametrize("peak", [None, 5, LIMIT])
 def test_a_plain_success_has_no_cause(read: bool, flag: bool | None, peak: int | None) -> None:
     assert ended(0, read=read, flag=flag, peak=peak) == (Outcome.COMPLETED, "")
+
+
+@pytest.mark.parametrize("code", [0, 3, 137, 143])
+def test_a_service_that_was_stopped_at_its_time_has_done_its_work(code: int) -> None:
+    assert ended(code, stopped_as=Outcome.COMPLETED) == (Outcome.COMPLETED, "")
+    assert ended(code, kills=1, stopped_as=Outcome.COMPLETED) == (
+        Outcome.COMPLETED,
+        "a process was killed for memory, although the operator ended well",
+    )

@@ -1,4 +1,4 @@
-"""The room that reads Clara pipeline definitions: one file (and what it imports) in, one `Pipeline` out."""
+"""The room that reads pipelines of four formats: one file (and what it imports) in, one `Pipeline` out."""
 
 from cpost.definition.loading import load
 

@@ -8,7 +8,7 @@ from cpost.definition import sites
 from cpost.definition.loading import load
 from cpost.definition.marks import read_source
 from cpost.errors import DefinitionError
-from cpost.model import Declared, Operator, Pipeline, Service
+from cpost.model import Declared, Format, Operator, Pipeline, Service
 
 
 def declared(path: Path) -> dict[str, Declared]:
@@ -22,12 +22,29 @@ def declared(path: Path) -> dict[str, Declared]:
         DefinitionError: the file cannot be read or used.
     """
     try:
-        return _of_clara(load(path))
+        pipeline = load(path)
+        return _of_clara(pipeline) if pipeline.format is Format.CLARA else _as_run(pipeline, path)
     except DefinitionError:
         found = _of_other_formats(path)
         if not found:
             raise
         return found
+
+
+def _as_run(pipeline: Pipeline, path: Path) -> dict[str, Declared]:
+    """What a file of another format declares, by the names that a run has for its containers.
+
+    Several uses of one container are several names; what the file has and a run does not keeps its own.
+    """
+    stated = _of_other_formats(path)
+    found: dict[str, Declared] = {}
+    for operator in pipeline.operators:
+        names = [(operator.name, operator)]
+        names += ((pipeline.companion_name(operator.name, each.name), each) for each in operator.companions)
+        for name, each in names:
+            found[name] = stated.get(each.site) or Declared(each.requests, each.limits, each.origin)
+    used = {each.site for operator in pipeline.operators for each in (operator, *operator.companions)}
+    return found | {name: each for name, each in stated.items() if name not in used}
 
 
 def _of_other_formats(path: Path) -> dict[str, Declared]:

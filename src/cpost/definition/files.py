@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpost.definition.findings import Findings
-from cpost.definition.tree import Fields
+from cpost.definition.tree import Fields, Node
 from cpost.definition.yaml_source import parse
 from cpost.errors import DefinitionError
 from cpost.model import Origin
@@ -42,11 +42,13 @@ class Document:
         root: its content, placeholders not yet filled.
         shown: its name in messages and origins.
         identity: the same for every way to write the file's path.
+        others: the documents after the first.
     """
 
     root: Fields
     shown: str
     identity: str
+    others: tuple[Node, ...] = ()
 
 
 class Files:
@@ -73,6 +75,13 @@ class Files:
         """Return the path of a file that `importer`, given by its shown name, calls `path`."""
         return os.path.normpath(os.path.join(os.path.dirname(self._paths[importer]), path))  # noqa: PTH118, PTH120
 
+    def single(self, document: Document) -> Document:
+        """Return the document; others beside it are a fault."""
+        if document.others:
+            hint = "a definition is one document: keep each pipeline in a file of its own"
+            self._findings.error(document.others[0].origin, "a second YAML document starts here", hint)
+        return document
+
     def read(self, path: str, at: Origin | None = None) -> Document | None:
         """Read a file, or return what was read before.
 
@@ -89,6 +98,19 @@ class Files:
             self._documents[identity] = self._fresh(path, identity, at)
         return self._documents[identity]
 
+    def other(self, path: str) -> str:
+        """Read a text file of another kind that the definition names; it counts for the digest.
+
+        Raises:
+            OSError, ValueError: it cannot be read, is too large or not UTF-8.
+        """
+        data = read_regular(path, self._bytes_left + 1)
+        if len(data) > self._bytes_left:
+            raise ValueError("it is too large")
+        self._bytes_left -= len(data)
+        self._add_to_digest(data)
+        return data.decode("utf-8-sig")
+
     def _fresh(self, path: str, identity: str, at: Origin | None) -> Document | None:
         shown = visible(os.fsencode(path).decode("utf-8", "replace")) or "(no name)"
         if len(self._documents) > MAX_FILES:
@@ -99,8 +121,10 @@ class Files:
             return None
         self._add_to_digest(data)
         self._paths[shown] = path
-        root = self._root(data, shown)
-        return Document(root, shown, identity) if root is not None else None
+        roots = self._roots(data, shown)
+        if not roots or not isinstance(roots[0], Fields):
+            return None
+        return Document(roots[0], shown, identity, tuple(roots[1:]))
 
     def _bytes(self, path: str, shown: str, at: Origin | None) -> bytes | None:
         place, what = (at, f'imported file "{shown}"') if at else (Origin(shown, 0, 0), "the file")
@@ -121,18 +145,20 @@ class Files:
             self._digest.update(len(data).to_bytes(8, "big"))
         self._digest.update(data)
 
-    def _root(self, data: bytes, shown: str) -> Fields | None:
+    def _roots(self, data: bytes, shown: str) -> list[Node]:
+        """All documents; that the first is no mapping is recorded."""
         try:
-            root = parse(data, shown, self._findings)
+            roots = parse(data, shown, self._findings)
         except DefinitionError as error:
             self._findings.absorb(error)
-            return None
+            return []
+        root = roots[0] if roots else None
         if isinstance(root, Fields):
-            return root
-        hint = "a Clara pipeline definition is a YAML mapping with api-version, name and operators"
+            return roots
+        hint = "a pipeline is a YAML mapping: Clara, Kubernetes, Argo Workflows or Docker Compose"
         message = "the file has no content" if root is None else f"expected a mapping, this is {root.kind}"
         self._findings.error(root.origin if root else Origin(shown, 1, 1), message, hint)
-        return None
+        return roots
 
 
 def _identity(path: str) -> str:

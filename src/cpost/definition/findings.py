@@ -39,6 +39,11 @@ class Findings:
             _put(self._problems, problem)
 
     @property
+    def clean(self) -> bool:
+        """Whether there is no problem yet."""
+        return not self._problems
+
+    @property
     def crowded(self) -> bool:
         """Whether so much was found that looking for more (and for hints) is wasted time."""
         return len(self._problems) >= MAX_FINDINGS or len(self._warnings) >= MAX_FINDINGS

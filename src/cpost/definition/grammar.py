@@ -27,6 +27,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 _MAX_REPOSITORY = 255
 _OTHER_TEMPLATES = re.compile(r"\$\{|\{\{|<[^>]*>|\$[A-Za-z(]")
+# Of any tool, and the words in capitals that instructions ask their reader to replace.
+_PLACEHOLDER = re.compile(r"\$\{|\{\{|<[^>]*>|\$[A-Za-z(]|(?:^|/)[A-Z][A-Z0-9]*[_-][A-Z0-9_-]+(?=[/:@]|$)")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -127,6 +130,39 @@ def folder(text: str) -> str:
     if len(text) > 4000 or max(len(part.encode()) for part in parts) > 255:
         raise GrammarError(f"{quoted(text)} is too long for a path")
     return posixpath.join("/", *parts)
+
+
+def relative_path(text: str) -> str:
+    """Accept a path below a folder that is given elsewhere."""
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if text.startswith("/") or ".." in parts or not parts or _CONTROL.search(text):
+        raise GrammarError(f"{quoted(text)} is not a path below its folder", "write it without a leading / and ..")
+    return "/".join(parts)
+
+
+def absolute(text: str) -> str:
+    """Accept an absolute path; empty = none."""
+    if (text and not text.startswith("/")) or _CONTROL.search(text):
+        raise GrammarError(f"{quoted(text)} is not an absolute path", "start it with a slash")
+    return text
+
+
+def user(text: str) -> str:
+    """Accept a user and perhaps a group, names or numbers."""
+    if not _USER.fullmatch(text):
+        raise GrammarError(f"{quoted(text)} is not a user", "write a name or a number, such as 1000 or 1000:1000")
+    return text
+
+
+def reference(text: str) -> str:
+    """Return an image reference of a format that writes it in one piece, in full: with a tag or a digest."""
+    if _PLACEHOLDER.search(text[:_MAX_REPOSITORY]):
+        hint = "put what it stands for in its place: render the template, or name the real image"
+        raise GrammarError(f"{quoted(text)} holds a placeholder", hint)
+    parts = image(text)
+    tag_or_none = parts.tag or (None if parts.digest else "latest")
+    tagged = parts.repository + (f":{tag_or_none}" if tag_or_none else "")
+    return tagged + (f"@{parts.digest}" if parts.digest else "")
 
 
 def whole_number(text: str) -> int:

@@ -85,6 +85,7 @@ class Imports:
             section.error("path", f"import path {quoted(path)} is not relative", "write it relative to this file")
             return None
         document = self._files.read(self._files.relative(path, section.origin().file), section.origin("path"))
+        document = self._files.single(document) if document else None
         if document and any(document.identity == earlier.identity for earlier in trail):
             names = [earlier.shown for earlier in (*trail, document)]
             start = next(i for i, earlier in enumerate(trail) if earlier.identity == document.identity)

@@ -1,21 +1,25 @@
-"""The story of reading a definition: file -> tree -> imports and placeholders -> fields -> checks -> Pipeline."""
+"""The story of reading a definition: file -> trees -> its format's reader -> Pipeline.
+
+For Clara that is: imports and placeholders -> fields -> checks.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
-from cpost.definition import lookalike
+from cpost.definition import argo, compose, kubernetes, lookalike
 from cpost.definition.check import connect
 from cpost.definition.clara import Draft, read_header, read_operator
 from cpost.definition.files import Document, Files
 from cpost.definition.findings import Findings, quoted
+from cpost.definition.flow import Parsed
 from cpost.definition.imports import Imports
 from cpost.definition.placeholders import Argument
 from cpost.definition.section import Section
-from cpost.definition.tree import Items, Node
+from cpost.definition.tree import Fields, Items, Node
 from cpost.errors import DefinitionError
-from cpost.model import Origin, Pipeline
+from cpost.model import Format, Origin, Pipeline
 from cpost.terminal import visible
 
 
@@ -23,8 +27,9 @@ def load(path: str | os.PathLike[str], args: Mapping[str, str] | None = None) ->
     """Read and check a pipeline definition.
 
     Args:
-        path: the YAML file; imports are taken relative to the file that holds them.
-        args: values for the file's own `parameters`, put over their defaults.
+        path: the YAML file, of any format that cpost reads; what it says tells which. Imports are taken relative to
+            the file that holds them.
+        args: values for the own `parameters` of a Clara file, put over their defaults.
 
     Returns:
         The pipeline; memory in bytes, CPU in millicores.
@@ -52,7 +57,41 @@ def _pipeline(path: str, args: Mapping[str, str], files: Files, findings: Findin
     document = files.read(path)
     if document is None:
         return None
-    lookalike.refuse(lookalike.by_content(document.root), document.shown)
+    followed = lookalike.detect((document.root, *document.others))
+    if followed is Format.CLARA:
+        return _clara(files.single(document), args, files, findings)
+    parsed = _parsed(followed, document, path, files, findings)
+    if not parsed.operators and findings.clean:
+        findings.error(document.root.origin, "the file has no containers to run", lookalike.HINT)
+    return Pipeline(
+        name=parsed.name,
+        api_version=parsed.version,
+        operators=parsed.operators,
+        digest=files.digest,
+        file=document.shown,
+        warnings=findings.warnings(files.shown),
+        format=followed,
+    )
+
+
+def _parsed(followed: Format, document: Document, path: str, files: Files, findings: Findings) -> Parsed:
+    objects = _mappings(document, findings)
+    if followed is Format.COMPOSE:
+        for other in document.others:
+            findings.error(other.origin, "a second YAML document starts here", "a Compose file is one document")
+        return compose.read(document.root, path, files, findings)
+    read = kubernetes.read if followed is Format.KUBERNETES else argo.read
+    return read(kubernetes.unpacked(objects), findings)
+
+
+def _mappings(document: Document, findings: Findings) -> list[Fields]:
+    for other in document.others:
+        if not isinstance(other, Fields):
+            findings.error(other.origin, f"each document must be a mapping, this is {other.kind}")
+    return [each for each in (document.root, *document.others) if isinstance(each, Fields)]
+
+
+def _clara(document: Document, args: Mapping[str, str], files: Files, findings: Findings) -> Pipeline:
     imports = Imports(files, findings)
     top = Section(imports.filled(document, _arguments(args, document, findings)), "the pipeline", findings)
     header = read_header(top)

@@ -1,13 +1,20 @@
-"""Recognises files of other tools, so that the message names them instead of listing what Clara would want."""
+"""Recognises whose rules a file follows, and names the tools whose files cpost does not read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePath
 
-from cpost.definition.tree import Fields, Text
+from cpost.definition import kubernetes
+from cpost.definition.tree import Fields, Node, Text
 from cpost.errors import DefinitionError, Problem
+from cpost.model import Format
 
-HINT = "this version of cpost reads Clara pipeline definitions only: YAML with api-version, name and operators"
+HINT = (
+    "cpost reads Clara pipeline definitions (api-version, name, operators), Kubernetes manifests, Argo Workflows and "
+    "Docker Compose files"
+)
+WORKFLOWS = ("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate", "CronWorkflow")
 
 _BY_NAME = {
     "nextflow.config": "a Nextflow configuration",
@@ -22,6 +29,7 @@ _BY_KEYS = (
     (("jobs", "on"), "a GitHub Actions workflow"),
     (("application", "resources"), "the configuration of a MONAI application package"),
 )
+_COMPILED = "pipelines.kubeflow.org/"
 
 
 class OtherFormatError(DefinitionError):
@@ -29,9 +37,9 @@ class OtherFormatError(DefinitionError):
 
 
 def refuse(what: str, shown: str) -> None:
-    """Raise OtherFormatError where `what` says that the file is something else than a definition."""
+    """Raise OtherFormatError where `what` says that the file is something else than a pipeline that cpost reads."""
     if what:
-        message = f"this looks like {what}, not like a Clara pipeline definition"
+        message = f"this looks like {what}, which cpost does not read"
         raise OtherFormatError([Problem(shown, 1, 1, message, HINT)])
 
 
@@ -41,26 +49,55 @@ def by_name(path: str) -> str:
     return _BY_NAME.get(pure.name.lower(), "") or _BY_SUFFIX.get(pure.suffix.lower(), "")
 
 
-def by_content(root: Fields) -> str:
-    """Return what a file's top-level keys say it is; empty where it may be a Clara definition."""
-    if root.key("operators"):
-        return ""
+def detect(documents: Sequence[Node]) -> Format:
+    """Say whose rules the documents of a file follow; Clara's, where nothing tells.
+
+    Args:
+        documents: at least one.
+
+    Raises:
+        OtherFormatError: they belong to another tool, or are no workload.
+    """
+    objects = kubernetes.unpacked([each for each in documents if isinstance(each, Fields)])
+    root = objects[0] if objects else None
+    if root is None or root.key("operators"):
+        return Format.CLARA
+    refuse(_foreign(root), root.origin.file)
+    if any(_is_workflow(each) for each in objects):
+        return Format.ARGO
+    if any(_text(each, "kind") in kubernetes.WORKLOADS and each.key("apiVersion") for each in objects):
+        return Format.KUBERNETES
+    for each in objects:
+        message, hint = kubernetes.near_miss(each)
+        if message:
+            raise OtherFormatError([Problem(root.origin.file, each.origin.line, each.origin.column, message, hint)])
+    if isinstance(root.get("services"), Fields) and not root.key("container"):
+        return Format.COMPOSE
+    return Format.CLARA
+
+
+def _foreign(root: Fields) -> str:
     for keys, what in _BY_KEYS:
         if all(root.key(key) for key in keys):
             return what
-    if root.key("apiVersion") and root.key("kind"):
-        return _kubernetes(_text(root, "apiVersion"), _text(root, "kind"))
-    if isinstance(root.get("services"), Fields) and not root.key("container"):
-        return "a Docker Compose file"
-    return ""
-
-
-def _kubernetes(version: str, kind: str) -> str:
-    if version.startswith("argoproj.io/"):
-        return f"an Argo {kind}" if kind.isalpha() else "an Argo workflow"
+    version = _text(root, "apiVersion")
     if version.startswith("tekton.dev/"):
         return "a Tekton pipeline"
-    return f"a Kubernetes {kind}" if kind.isalpha() else "a Kubernetes manifest"
+    if version.startswith("argoproj.io/") and not _is_workflow(root):
+        return f"an Argo {_text(root, 'kind')}" if _text(root, "kind").isalpha() else "a file of Argo's"
+    return "a Kubeflow pipeline compiled to an Argo workflow" if _is_compiled(root) else ""
+
+
+def _is_workflow(document: Fields) -> bool:
+    return _text(document, "apiVersion").startswith("argoproj.io/") and _text(document, "kind") in WORKFLOWS
+
+
+def _is_compiled(root: Fields) -> bool:
+    """Its images stand in JSON texts, and its containers need the servers of Kubeflow."""
+    metadata = root.get("metadata")
+    blocks = [metadata.get(key) for key in ("annotations", "labels")] if isinstance(metadata, Fields) else []
+    keys = [key.value for block in blocks if isinstance(block, Fields) for key, _ in block.entries]
+    return any(key.startswith(_COMPILED) for key in keys)
 
 
 def _text(root: Fields, key: str) -> str:

@@ -31,6 +31,10 @@ class Section:
         self.label = label
         self._findings = findings
 
+    def like(self, fields: Fields) -> Section:
+        """A section over other fields, with this one's name."""
+        return Section(fields, self.label, self._findings)
+
     def origin(self, key: str | None = None) -> Origin:
         """Return the place of a property's value, or of the whole mapping."""
         node = self.fields.get(key) if key else None

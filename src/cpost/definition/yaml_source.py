@@ -28,6 +28,7 @@ from cpost.terminal import visible
 MAX_DEPTH = 50
 # Each token costs some 10 microseconds; directives and comments make tokens without making nodes.
 MAX_TOKENS = 30_000
+MAX_DOCUMENTS_WEIGHT = 3 * MAX_WEIGHT
 
 _BREAK = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
 _CORE = "tag:yaml.org,2002:"
@@ -37,22 +38,22 @@ _FIELDS_TAGS = frozenset(("!", _CORE + "map"))
 _MERGE = "<<"
 
 
-def parse(data: bytes, file: str, findings: Findings) -> Node | None:
-    """Read one YAML document.
+def parse(data: bytes, file: str, findings: Findings) -> list[Node]:
+    """Read all YAML documents of a file.
 
     Args:
         data: the whole file; the caller caps its size.
         file: its name as messages show it.
-        findings: takes the faults that leave a usable tree (duplicate keys, a second document).
+        findings: takes the faults that leave a usable tree (duplicate keys).
 
     Returns:
-        The tree; None for a file without content.
+        Their trees, less those that say nothing.
 
     Raises:
         DefinitionError: not text or not YAML, or larger or deeper than a definition can be.
     """
     with _tokens(_decode(data, file), file, MAX_TOKENS) as tokens:
-        return _Composer(tokens, file, findings).document()
+        return _Composer(tokens, file, findings).documents()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _syntax_hint(lines: str, problem: str) -> str:
     if "${{" in lines:
         return "inside [ ] and { } a placeholder must stand in quotes"
     if "{{" in lines or "{%" in lines:
-        return "this looks like a template of another tool: render it first; Clara placeholders are ${{ name }}"
+        return "this looks like a template of another tool (Helm, Jinja): render it first, and give cpost the result"
     if "mapping values are not allowed" in problem:
         return 'put text that contains ": " in quotes, and check the indentation'
     return ""
@@ -226,19 +227,22 @@ class _Composer:
         self._findings = findings
         self._anchors: dict[str, Node | None] = {}  # None = still being built
 
-    def document(self) -> Node | None:
-        """Return the first document; a second one is a fault."""
+    def documents(self) -> list[Node]:
+        """Return all documents that say something."""
         self._tokens.take()  # start of the stream
-        if self._tokens.check_event(yaml.StreamEndEvent):
-            return None
-        self._tokens.take()  # start of the document
-        root = self._node(1)
-        self._tokens.take()  # its end
-        if not self._tokens.check_event(yaml.StreamEndEvent):
-            second = self._origin(self._tokens.take())
-            hint = "a definition is one document: keep each pipeline in a file of its own"
-            self._findings.error(second, "a second YAML document starts here", hint)
-        return root
+        roots: list[Node] = []
+        weight = 0
+        while not self._tokens.check_event(yaml.StreamEndEvent):
+            self._tokens.take()  # start of the document
+            self._anchors.clear()
+            root = self._node(1)
+            self._tokens.take()  # its end
+            weight += root.weight
+            if weight > MAX_DOCUMENTS_WEIGHT:
+                raise _failure(root.origin, f"more than {MAX_DOCUMENTS_WEIGHT} values in all documents of the file")
+            if not root.is_null:
+                roots.append(root)
+        return roots
 
     def _node(self, depth: int) -> Node:
         event = self._tokens.take()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from docker.utils import kwargs_from_env
 
 from cpost.errors import EngineError, EngineLost
 from cpost.measure.engine_errors import FREE_ENGINE_DISK, no_engine, printable, pull_failed
+from cpost.measure.pulling import pull_line, split_reference
 from cpost.model import Step
 from cpost.units import parse_time_ns
 
@@ -177,13 +178,13 @@ class Engine:
         Raises:
             HostError: the registry's own words, and what to do.
         """
-        repository, tag = _split_reference(reference)
+        repository, tag = split_reference(reference)
         try:
             with _call(f"pull {reference}"):
                 for event in self._pull_api.pull(repository, tag=tag, stream=True, decode=True):
                     if "error" in event:
                         raise pull_failed(reference, str(event["error"]))
-                    progress(_pull_line(event))
+                    progress(pull_line(event))
         except EngineLost:
             raise
         except EngineError as error:
@@ -224,7 +225,11 @@ class Engine:
         with _call(f"create container {name}"), self._creating():
             created = self._api.create_container(
                 step.image,
+                entrypoint=list(step.entrypoint) or None,
                 command=list(step.command) or None,
+                working_dir=step.workdir or None,
+                user=step.user or None,
+                networking_config=self._known_as(step.aliases, network),
                 environment=dict(step.env),
                 labels=dict(labels),
                 name=name,
@@ -232,6 +237,25 @@ class Engine:
                 healthcheck=docker.types.Healthcheck(test=["NONE"]),  # it would run, and be counted, in the container
             )
         return str(created["Id"])
+
+    def _known_as(self, aliases: Sequence[str], network: str) -> Any:
+        """Names under which others of its network reach a container."""
+        if not aliases:
+            return None
+        endpoint = self._api.create_endpoint_config(aliases=list(aliases))
+        return self._api.create_networking_config({network: endpoint})  # type: ignore[arg-type]  # the stubs are wrong
+
+    def archive(self, container: str, path: str) -> Iterator[bytes] | None:
+        """A file or folder of a container as a tar archive, also when it has ended; None where it is not there."""
+        try:
+            with _call(f"copy {path} from container"):
+                chunks, _ = self._api.get_archive(container, path)
+                yielded: Iterator[bytes] = chunks
+        except EngineError as error:
+            if error.status == 404:
+                return None
+            raise
+        return _reading(yielded, f"copy {path} from container")
 
     def start(self, container: str) -> None:
         """Start a container; returns when its first process runs."""
@@ -387,6 +411,11 @@ class Engine:
             return False
 
 
+def _reading(chunks: Iterator[bytes], what: str) -> Iterator[bytes]:
+    with _call(what):
+        yield from chunks
+
+
 @contextmanager
 def _call(what: str) -> Iterator[None]:
     """Name a call and map whatever the SDK raises in it."""
@@ -416,17 +445,3 @@ def _mapped(what: str, error: Exception) -> EngineError:
             reason=str(error),
         )
     return EngineError(f"engine: {what}: {error}", "`cpost doctor` checks the engine", reason=str(error))
-
-
-def _split_reference(reference: str) -> tuple[str, str | None]:
-    """Repository and tag (or digest) as the SDK's pull wants them."""
-    if "@" in reference:
-        repository, digest = reference.split("@", 1)
-        return repository, digest
-    head, _, tail = reference.rpartition(":")
-    return (head, tail) if head and "/" not in tail else (reference, "latest")
-
-
-def _pull_line(event: Mapping[str, Any]) -> str:
-    parts = (event.get("id"), event.get("status"), event.get("progress"))
-    return printable(" ".join(str(part) for part in parts if part))

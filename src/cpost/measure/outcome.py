@@ -67,7 +67,9 @@ def verdict(
         return stopped_as, f"stopped after the time-out of {format_seconds(step.timeout_ns or 0)}"
     if stopped_as is Outcome.FAILED:
         return stopped_as, "stopped, as its server was gone"
-    if stopped_as is not None:
+    if stopped_as is Outcome.COMPLETED:
+        exit_code = 0  # whatever a service makes of being stopped
+    elif stopped_as is not None:
         return stopped_as, "stopped on request"
     kills = (totals.oom_kills if totals else None) or 0
     counted = totals is not None and totals.oom_kills is not None and totals.source == KERNEL

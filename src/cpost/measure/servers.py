@@ -133,7 +133,7 @@ class RunningServer:
             return False
         if self._server.kind is ServerKind.TRITON:
             return self._triton.server_ready() is True and all(map(self._triton.model_ready, self._server.models))
-        ports = [each.port for each in self._server.connections if each.port]
+        ports = [each.port for each in self._server.connections if each.port] + list(self._server.ports)
         if not all(port_accepts(self.host, port, _ANSWER_S) for port in ports):
             return False
         return not (self._server.speaks_triton and ports) or self._triton.server_ready() is not False
@@ -282,10 +282,10 @@ class SharedServers:
         """The running one; started, with an observer of this operator's, if it was not."""
         key = server.step.operator
         if key not in self._running:
-            bench = self._bench
-            self._running[key] = RunningServer(
-                server, _SHARED_PLACE, bench, bench.network, bench.sampling_beside[-1], observer.server(server)
-            )
+            bench, number = self._bench, len(self._running) + 1
+            sampling = bench.sampling_beside[-number]
+            place = f"{_SHARED_PLACE}{number}"
+            self._running[key] = RunningServer(server, place, bench, bench.network, sampling, observer.server(server))
         return self._running[key]
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 from cpost.errors import EngineError
+from cpost.measure.artifacts import fetch
 from cpost.measure.container import LOOK_S, Bench, End, Lost, MeasuredContainer, measured_container
 from cpost.measure.outcome import STOP_GRACE_NS, StepObserver
 from cpost.measure.servers import Servers, SharedServers
@@ -72,8 +73,16 @@ class _Measurement:
         self._container.stop_sampling()
         result = self._container.conclude(end, self._stopped_as)
         if result.outcome is Outcome.COMPLETED:
-            return replace(result, warnings=(*result.warnings, *_empty_outputs(self._step)))
+            missing = fetch(self._step.copies, self._container.id, self._bench.engine)
+            if missing:
+                return replace(result, outcome=Outcome.FAILED, cause=f"it did not write its output {missing[0]}")
+            return replace(result, warnings=(*result.warnings, *_empty_outputs(self._step), *self._early()))
         return result
+
+    def _early(self) -> tuple[str, ...]:
+        if self._step.duration_ns is None or self._stopped_as is not None:
+            return ()
+        return ("it ended by itself before its --duration was over: was it meant to stay?",)
 
     def _until_end(self) -> End:
         while True:
@@ -108,6 +117,9 @@ class _Measurement:
         timeout_ns = self._step.timeout_ns
         if timeout_ns is not None and now_ns - self._container.started_ns > timeout_ns:
             return Outcome.TIMED_OUT
+        duration_ns = self._step.duration_ns
+        if duration_ns is not None and now_ns - self._container.started_ns > duration_ns:
+            return Outcome.COMPLETED
         gone_ns = self._servers.gone_ns
         return Outcome.FAILED if gone_ns is not None and now_ns - gone_ns > _ALONE_GRACE_NS else None
 

@@ -19,6 +19,43 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Granularity:
+    """The steps in which a format's requests are written.
+
+    Attributes:
+        peak_memory_step_bytes: of the policy that sizes by the kernel's peak.
+    """
+
+    cpu_step_millicores: int
+    memory_step_bytes: int
+    peak_memory_step_bytes: int
+
+
+# Clara takes whole cores and whole megabytes; the peak policy keeps the steps of the first cpost.
+WHOLE_CORES = Granularity(1000, 10**6, 256 * 10**6)
+FINE = Granularity(10, 16 * 2**20, 16 * 2**20)
+
+
+class Format(str, Enum):
+    """Whose rules a definition follows."""
+
+    CLARA = "clara"
+    KUBERNETES = "kubernetes"
+    ARGO = "argo"
+    COMPOSE = "compose"
+
+    @property
+    def policy(self) -> str:
+        """How requests follow from usage where the user does not say: Clara's requests act as ceilings, too."""
+        return "peak" if self is Format.CLARA else "p95"
+
+    @property
+    def granularity(self) -> Granularity:
+        """The steps that its requests come in."""
+        return WHOLE_CORES if self is Format.CLARA else FINE
+
+
+@dataclass(frozen=True, slots=True)
 class DataType:
     """The type of a typed input or output: stream, array, string or a primitive such as uint8."""
 
@@ -35,21 +72,59 @@ class Input:
         path: folder inside the container; None where data does not travel by disk.
         source: the operator that produced it; None = the pipeline's payload.
         name: the producer's named output; None = its whole output folder.
+        entry: the file or folder in there that is meant; empty = all of it.
     """
 
     path: str | None
     source: str | None = None
     name: str | None = None
     data_type: DataType | None = None
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What an operator writes: a folder inside the container, named or not."""
+    """What an operator writes: a folder inside the container, named or not.
+
+    Attributes:
+        copied: it is copied out at the operator's end, and may be a single file; otherwise a folder is mounted there.
+        optional: it need not be there at the end (of what is copied).
+    """
 
     path: str | None
     name: str | None = None
     data_type: DataType | None = None
+    copied: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that the definition holds itself; `name` is relative to where its folder is mounted."""
+
+    name: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A folder made for the run, or one of the host.
+
+    Attributes:
+        name: all operators that name it get the same folder.
+        path: where the container sees it.
+        part: the folder or file in it that is mounted; empty = all of it.
+        files: what lies in it from the start; such a folder belongs to nobody but the definition.
+        source: the folder or file of the host; empty = a fresh folder.
+    """
+
+    name: str
+    path: str
+    read_only: bool = False
+    part: str = ""
+    files: tuple[File, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +177,18 @@ class Operator:
         requests: what the definition declares today.
         models: names of folders in the model repository that a Triton server must serve.
         unsupported: why this operator cannot be run on this host; empty = it can.
+        entrypoint: replaces the image's; () = the image's is used, ("",) = none is.
+        workdir, user: empty = the image's.
+        limits: what the definition allows it at most, today.
+        volumes: folders other than inputs and outputs.
+        after: operators that have to end before it, whether or not it reads anything of theirs.
+        companions: containers that run beside it, from before its start to its end.
+        ports: those at which it answers others, if it is a companion.
+        aliases: names under which others reach it, if it is a companion.
+        shm_bytes: size of /dev/shm; None = not stated.
+        long_running: it does not end by itself.
+        site: what the container is called whose requests these are, as several operators may be uses of one; empty =
+            as the operator.
     """
 
     name: str
@@ -115,6 +202,18 @@ class Operator:
     services: tuple[Service, ...] = ()
     unsupported: tuple[str, ...] = ()
     origin: Origin | None = None
+    entrypoint: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    limits: Resources = Resources()
+    volumes: tuple[Volume, ...] = ()
+    after: tuple[str, ...] = ()
+    companions: tuple[Operator, ...] = ()
+    ports: tuple[int, ...] = ()
+    aliases: tuple[str, ...] = ()
+    shm_bytes: int | None = None
+    long_running: bool = False
+    site: str = ""
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -128,7 +227,8 @@ class Pipeline:
 
     Attributes:
         digest: sha256 over the bytes of the file and of every file that it imports.
-        warnings: what was accepted but looks wrong, each with file, line and column.
+        warnings: what was accepted but looks wrong, or is not done here, each with file, line and column.
+        format: whose rules the file follows.
     """
 
     name: str
@@ -140,15 +240,42 @@ class Pipeline:
     orchestrator: str = ""
     pull_secrets: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    format: Format = Format.CLARA
+
+    def is_shared(self, companion: str) -> bool:
+        """Whether several operators need a companion: it stays up between them, with all that they have left in it."""
+        return sum(each.name == companion for one in self.operators for each in one.companions) > 1
+
+    def companion_name(self, operator: str, companion: str) -> str:
+        """What a companion's files are called."""
+        return f"{PIPELINE if self.is_shared(companion) else operator}__{companion}"
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder of the host that the container sees at `target`."""
+    """A folder or file of the host that the container sees at `target`."""
 
     source: str
     target: str
     read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostFile:
+    """A file that is written on the host before a container starts, at an absolute path."""
+
+    path: str
+    content: bytes
+    mode: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOut:
+    """A file or folder of a container that is copied into a folder of the host when the container has ended."""
+
+    path: str
+    folder: str
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +290,13 @@ class Step:
         shared_folders: likewise, those that it shares with its services.
         servers: containers that run beside it from before its start to its end.
         gpu_count: how many GPUs it gets; `ALL_GPUS` = all that the host has.
+        after: operators that it follows without reading anything of theirs.
+        limits: what its definition allows it; it is not held to them.
+        volume_folders: host folders that must exist before its start, or its servers'; they stay for later operators.
+        files: written there before.
+        copies: what is fetched from its container at its end.
+        duration_ns: it is stopped after this time, and has done then what it was there for; None = it ends by itself.
+        site: see `Operator`.
     """
 
     index: int
@@ -183,6 +317,18 @@ class Step:
     cpu_limit_millicores: int = 0
     timeout_ns: int | None = None
     unsupported: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    workdir: str = ""
+    user: str = ""
+    aliases: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    limits: Resources = Resources()
+    volume_folders: tuple[str, ...] = ()
+    files: tuple[HostFile, ...] = ()
+    copies: tuple[CopyOut, ...] = ()
+    duration_ns: int | None = None
+    granularity: Granularity = WHOLE_CORES
+    site: str = ""
 
 
 class ServerKind(str, Enum):
@@ -201,6 +347,7 @@ class Server:
         step: its container; `step.operator` is what its files are called.
         models: what a Triton has to have ready before the operator starts.
         connections: variables that the operator gets as host:port; no port is left open.
+        ports: others at which it answers.
         speaks_triton: it is asked whether it is ready; of others it is enough that their ports accept.
         shared: one for all operators of the run.
     """
@@ -212,6 +359,7 @@ class Server:
     connections: tuple[HttpConnection, ...] = ()
     speaks_triton: bool = False
     shared: bool = False
+    ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

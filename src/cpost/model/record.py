@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from cpost.defaults import TRITON_IMAGE
-from cpost.model.definition import Resources, ServerKind
+from cpost.model.definition import Format, Resources, ServerKind
 from cpost.model.gpu import Gpu
 from cpost.model.readings import StepResult
 from cpost.model.serving import TritonFacts
@@ -148,6 +148,7 @@ class OperatorRecord:
         servers: those that ran beside it and ended with it; over repeats as `usage` is.
         verification: None = its recommendation was not tried.
         search: None = nothing smaller was looked for.
+        site: what the definition calls the container that it is a use of; empty = as the operator.
     """
 
     operator: str
@@ -163,6 +164,7 @@ class OperatorRecord:
     servers: tuple[ServerRecord, ...] = ()
     verification: Verification | None = None
     search: Search | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,8 @@ class Options:
         max_slowdown: how much longer it may take then, as a share.
         triton_scope: "operator" = a fresh Triton for each operator with models, "pipeline" = one for all of them.
         triton_timeout_ns: for a Triton or service to become ready.
+        policy: empty = what the definition's format calls for.
+        duration_ns: how long operators run that do not end by themselves.
     """
 
     period_ns: int = 10 * NS_PER_MS
@@ -200,13 +204,15 @@ class Options:
     triton_args: tuple[str, ...] = ()
     triton_scope: str = "operator"
     triton_timeout_ns: int = 120 * NS_PER_S
+    duration_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """The record of one whole execution of a pipeline; `complete` is False where it ended before its last step.
 
-    `servers` are those that served several operators; all others are in the records of theirs.
+    `servers` are those that served several operators; all others are in the records of theirs. `pipeline_format` is
+    whose rules the definition follows; None = there is none.
     """
 
     schema_version: int
@@ -224,3 +230,4 @@ class Run:
     complete: bool = False
     stopped_by: str = ""
     ended_at: str = field(default="")
+    pipeline_format: Format | None = None

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from cpost.model import (
     Advice,
+    Format,
     ModelServed,
     OperatorRecord,
     Outcome,
@@ -34,7 +35,17 @@ from cpost.model.gpu import busiest, fullest
 from cpost.report.wording import UNKNOWN as _UNKNOWN
 from cpost.report.wording import VERDICTS, cpu_answer, cpu_mark, marks, memory_answer, peak_mark
 from cpost.terminal import visible
-from cpost.units import MB, format_cores, format_cpu_time, format_mb, format_percent, format_seconds, round_up
+from cpost.units import (
+    MB,
+    MIB,
+    format_binary,
+    format_cores,
+    format_cpu_time,
+    format_mb,
+    format_percent,
+    format_seconds,
+    round_up,
+)
 
 WIDTH = 60
 _SERIES_HEADER = ("timestamp", "cpu_percent", "memory")
@@ -135,10 +146,15 @@ def pipeline_summary(records: Sequence[OperatorRecord], servers: Sequence[Server
 
 
 def requests_text(requests: Resources) -> tuple[str, str]:
-    """Requests as they go into a definition: ("cpu: 2", "memory: 512"), memory in whole megabytes, rounded up."""
+    """Requests as they go into a definition: ("cpu: 2", "memory: 512"), memory in whole megabytes, rounded up.
+
+    Memory in whole MiB, which a Clara definition cannot say, is written as the other formats do: "memory: 128Mi".
+    """
     cpu = f"cpu: {format_cores(requests.cpu_millicores)}" if requests.cpu_millicores is not None else _UNKNOWN
     memory = _UNKNOWN
-    if requests.memory_bytes is not None:
+    if requests.memory_bytes is not None and requests.memory_bytes % MB and requests.memory_bytes % MIB == 0:
+        memory = f"memory: {format_binary(requests.memory_bytes)}"
+    elif requests.memory_bytes is not None:
         memory = f"memory: {round_up(requests.memory_bytes, MB) // MB}"
     return cpu, memory
 
@@ -175,8 +191,14 @@ def plan_text(plan: Plan, images: Mapping[str, bool | None], against: Mapping[st
         images: which images are here (None = no engine to ask).
         against: why operators cannot be run, by name.
     """
-    blocks = [f"Pipeline {plan.pipeline.name} ({len(plan.steps)} operators, in the order of execution)"]
-    blocks += [_step_text(step, images, against.get(step.operator, ())) for step in plan.steps]
+    pipeline = plan.pipeline
+    of = "" if pipeline.format is Format.CLARA else f", format {pipeline.format.value}"
+    blocks = [f"Pipeline {pipeline.name} ({len(plan.steps)} operators, in the order of execution{of})"]
+    staying = {operator.name for operator in pipeline.operators if operator.long_running}
+    for step in plan.steps:
+        text = _step_text(step, images, against.get(step.operator, ()), pipeline.format)
+        stays = f"\n   runs for    {_duration_text(step)}" if step.operator in staying else ""
+        blocks.append(text + stays)
     return "\n\n".join(blocks)
 
 
@@ -185,21 +207,24 @@ def _image_text(image: str, images: Mapping[str, bool | None]) -> str:
     return f"{image} ({where[images.get(image)]})"
 
 
-def _step_text(step: Step, images: Mapping[str, bool | None], against: Sequence[str]) -> str:
-    cpu, memory = requests_text(step.declared)
-    gpu = f"gpu: {step.declared.gpu_count}" if step.declared.gpu_count is not None else ""
-    declared = ", ".join(text for text in (cpu, memory, gpu) if text not in ("", _UNKNOWN)) or "none"
+def _step_text(step: Step, images: Mapping[str, bool | None], against: Sequence[str], of: Format) -> str:
     lines = [
         f"{step.index + 1}. {step.operator}",
         f"   image       {_image_text(step.image, images)}",
-        f"   command     {_quoted(step.command) or '(the image decides)'}",
+        *([f"   entrypoint  {_quoted(step.entrypoint)}"] if step.entrypoint else []),
+        f"   command     {_quoted(step.command) or ('(none)' if step.entrypoint else '(the image decides)')}",
+        *([f"   folder      {visible(step.workdir)}"] if step.workdir else []),
+        *([f"   user        {step.user}"] if step.user else []),
         *(
             f"   mount       {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"
             for m in step.mounts
         ),
         *(f"   variable    {name}={visible(value)}" for name, value in step.env),
         f"   reads from  {', '.join(step.upstream) or 'the payload only'}",
-        f"   declared    {declared}",
+        *([f"   after       {', '.join(step.after)}"] if step.after else []),
+        f"   declared    {_amounts_text(step.declared, of)}",
+        *([f"   limits      {_amounts_text(step.limits, of)}"] if step.limits != Resources() else []),
+        *(f"   copies out  {copy.path} -> {copy.folder}" for copy in step.copies),
     ]
     for server in step.servers:
         lines += _server_text(server, images)
@@ -207,12 +232,27 @@ def _step_text(step: Step, images: Mapping[str, bool | None], against: Sequence[
     return "\n".join(lines)
 
 
+def _duration_text(step: Step) -> str:
+    return "ever: --duration says how long" if step.duration_ns is None else format_seconds(step.duration_ns)
+
+
+def _amounts_text(amounts: Resources, of: Format) -> str:
+    cpu, memory = requests_text(amounts)
+    if amounts.memory_bytes is not None and of is not Format.CLARA:
+        memory = f"memory: {format_binary(amounts.memory_bytes)}"
+    gpu = f"gpu: {amounts.gpu_count}" if amounts.gpu_count is not None else ""
+    return ", ".join(text for text in (cpu, memory, gpu) if text not in ("", _UNKNOWN)) or "none"
+
+
 def _server_text(server: Server, images: Mapping[str, bool | None]) -> list[str]:
     step = server.step
     scope = ", one for all operators" if server.shared else ""
     return [
         f"   server      {server.name}: {_image_text(step.image, images)}{scope}",
-        f"     command   {_quoted(step.command) or '(the image decides)'}",
+        *([f"     entrypoint {_quoted(step.entrypoint)}"] if step.entrypoint else []),
+        f"     command   {_quoted(step.command) or ('(none)' if step.entrypoint else '(the image decides)')}",
+        *([f"     answers   to {', '.join(step.aliases)}"] if step.aliases else []),
+        *([f"     ports     {', '.join(map(str, server.ports))} (awaited)"] if server.ports else []),
         *(f"     model     {name}" for name in server.models),
         *(
             f"     mount     {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"

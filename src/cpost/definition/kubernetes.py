@@ -1,0 +1,198 @@
+"""Kubernetes manifests -> operators: each container of each workload is one.
+
+Order is that of the file: init containers one after another, then the containers of the pod. Those run at the same
+time in a cluster; here they run one after another, which a warning says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from cpost.definition import naming, pods
+from cpost.definition.findings import Findings, choice, quoted
+from cpost.definition.flow import Parsed, with_payload
+from cpost.definition.naming import Site
+from cpost.definition.section import Section
+from cpost.definition.tree import Fields, Items
+from cpost.model import Operator
+
+# Where each kind keeps its pod.
+_POD_AT = {
+    "Pod": ("spec",),
+    "Job": ("spec", "template", "spec"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+    "Deployment": ("spec", "template", "spec"),
+    "StatefulSet": ("spec", "template", "spec"),
+    "DaemonSet": ("spec", "template", "spec"),
+    "ReplicaSet": ("spec", "template", "spec"),
+}
+WORKLOADS = tuple(_POD_AT)
+_STAYING = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+_LISTS = ("initContainers", "containers")
+_MAX_NESTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Workload:
+    section: Section
+    kind: str
+    name: str
+    pod: pods.Pod
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    section: Section
+    workload: _Workload
+    initial: bool
+    site: Site
+
+
+def unpacked(documents: Sequence[Fields]) -> list[Fields]:
+    """All objects of a file, those in lists (kind List) among them."""
+    objects = list(documents)
+    for _ in range(_MAX_NESTED):
+        objects = [each for one in objects for each in _items(one)]
+    return objects
+
+
+def _items(document: Fields) -> Iterator[Fields]:
+    kind, items = document.get("kind"), document.get("items")
+    if getattr(kind, "value", "").endswith("List") and isinstance(items, Items):
+        yield from (item for item in items.items if isinstance(item, Fields))
+    else:
+        yield document
+
+
+def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
+    """Read all workloads of a file; everything else in it is of use or left out.
+
+    Args:
+        documents: as `unpacked` gives them.
+    """
+    objects = pods.read_objects(documents, findings)
+    workloads = [each for document in documents if (each := _workload(document, objects, findings))]
+    containers = [each for workload in workloads for each in _containers(workload)]
+    names = naming.names([each.site for each in containers])
+    _refuse_twins(containers, names)
+    operators = _operators(containers, names)
+    first = next((workload for workload in workloads), None)
+    return Parsed(
+        name=first.name if first else "",
+        version=first.section.raw("apiVersion") if first else "",
+        operators=tuple(with_payload(each) for each in operators),
+    )
+
+
+def _workload(document: Fields, objects: pods.Objects, findings: Findings) -> _Workload | None:
+    section = Section(document, "this object", findings)
+    kind = section.raw("kind")
+    if kind not in _POD_AT:
+        return None
+    metadata = section.section("metadata", f"metadata of a {kind}")
+    name = (metadata.raw("name") or metadata.raw("generateName").removesuffix("-")) if metadata else ""
+    section.label = f"{kind} {quoted(name)}"
+    if not name:
+        section.error(None, f"this {kind} has no name", "write metadata: with name: below it")
+        return None
+    spec, above = section, section
+    for key in _POD_AT[kind]:
+        inner = spec.section(key, f"{key} of {section.label}")
+        if inner is None:
+            spec.require(key, "write the pod that it makes")
+            return None
+        spec, above = inner, spec
+    spec.label = f"the pod of {section.label}"
+    pod = pods.Pod(spec, name, f"{kind.lower()}.{name}", objects, above.section("metadata", "metadata") or metadata)
+    pod.add_volumes(spec)
+    own = section.section("spec", f"spec of {section.label}")
+    if kind == "StatefulSet" and own is not None:
+        pod.add_claims(own, "volumeClaimTemplates")
+    _warn_pod(section, spec, kind)
+    return _Workload(section, kind, name, pod)
+
+
+def _warn_pod(section: Section, spec: Section, kind: str) -> None:
+    for key in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.raw(key) == "true":
+            spec.warn(key, f"{key} of {section.label} is not given to it here")
+    job = section.section("spec", "spec") if kind == "Job" else None
+    if job is not None and job.raw("completionMode") == "Indexed":
+        job.warn("completionMode", f"{section.label} is indexed: only index 0 is run")
+
+
+def _containers(workload: _Workload) -> Iterator[_Container]:
+    spec = workload.pod.spec
+    found = [(key, item) for key in _LISTS for item in spec.sections(key, f"a container of {workload.section.label}")]
+    if not any(key == "containers" for key, _ in found):
+        spec.error("containers", f"{spec.label} has no containers", "write containers: and a list of them")
+    if len([key for key, _ in found if key == "containers"]) > 1:
+        spec.warn(
+            "containers",
+            f"the containers of {workload.section.label} run at the same time in a cluster, and share localhost; here "
+            "each runs by itself",
+        )
+    for key, item in found:
+        item.require("name", "write a name that no other container of this pod has")
+        name = item.read("name", naming.usable) or "?"
+        item.label = f"container {quoted(name)}"
+        yield _Container(item, workload, key == "initContainers", Site(workload.kind, workload.name, name))
+
+
+def _refuse_twins(containers: Sequence[_Container], names: Sequence[str]) -> None:
+    seen: dict[str, _Container] = {}
+    for container, name in zip(containers, names, strict=True):
+        first = seen.setdefault(name.lower(), container)
+        if first is not container:
+            place = first.section.origin()
+            message = f"{container.section.label} has the name of the one at {place.line}:{place.column}"
+            container.section.error("name", message, "rename one of the two, or give them files of their own")
+
+
+def _operators(containers: Sequence[_Container], names: Sequence[str]) -> Iterator[Operator]:
+    initial: dict[int, str] = {}  # the last one of each pod
+    for container, name in zip(containers, names, strict=True):
+        pod = id(container.workload)
+        operator = pods.ContainerReader(container.section, container.workload.pod).operator(name)
+        operator = replace(
+            operator,
+            after=(initial[pod],) if pod in initial else (),
+            long_running=_stays(container, operator),
+            env=_indexed(container, operator),
+        )
+        if container.initial and not operator.long_running:
+            initial[pod] = operator.name
+        yield operator
+
+
+def _stays(container: _Container, operator: Operator) -> bool:
+    """Whether a container is meant to stay: a Pod's, where it says so or answers at a port."""
+    if container.initial:
+        return container.section.raw("restartPolicy") == "Always"
+    if container.workload.kind != "Pod":
+        return container.workload.kind in _STAYING
+    policy = container.workload.pod.spec.raw("restartPolicy")
+    return policy == "Always" or (not policy and bool(operator.ports))
+
+
+def _indexed(container: _Container, operator: Operator) -> tuple[tuple[str, str], ...]:
+    job = container.workload.section.section("spec", "spec") if container.workload.kind == "Job" else None
+    if job is None or job.raw("completionMode") != "Indexed":
+        return operator.env
+    return tuple({**dict(operator.env), "JOB_COMPLETION_INDEX": "0"}.items())
+
+
+def near_miss(document: Fields) -> tuple[str, str]:
+    """What a file that is almost a manifest lacks: a message and a hint; empty where it is none."""
+    keys = {key.value.lower(): key.value for key, _ in document.entries}
+    wrong = [keys[key.lower()] for key in ("apiVersion", "kind") if keys.get(key.lower(), key) != key]
+    if wrong and "kind" in keys and "apiversion" in keys:
+        return f"{quoted(wrong[0])} is written with other letters in Kubernetes", "write apiVersion and kind"
+    kind = getattr(document.get("kind"), "value", "")
+    if document.get("apiVersion") and kind and kind not in _POD_AT:
+        return (
+            f"a {kind} runs no containers that cpost could size" if kind.isalpha() else "this kind runs no containers",
+            choice(kind, WORKLOADS, "kinds that do are"),
+        )
+    return "", ""

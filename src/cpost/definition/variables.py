@@ -1,0 +1,137 @@
+"""Variables as Docker Compose has them: ${NAME} and its kin in texts, and files of NAME=value lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from cpost.definition.findings import Findings, quoted
+from cpost.definition.tree import Fields, Items, Node, Text
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OPERATORS = (":-", "-", ":?", "?", ":+", "+")
+_MAX_NESTED = 20
+_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*(?:=\s*(.*))?")
+_SPECIAL = re.compile(r"\\(.)|\$\{(\w+)\}|\$(\w+)")
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
+
+
+class VariableError(Exception):
+    """A text cannot be filled in; says why, and what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def interpolated(text: str, variables: Mapping[str, str], depth: int = 0) -> str:
+    """Fill in $NAME, ${NAME}, ${NAME:-default}, ${NAME-default}, ${NAME:?error}, ${NAME:+other} and so on; $$ is $.
+
+    Raises:
+        VariableError: a variable is not set and has no default, or a ${ is not one of these forms.
+    """
+    parts: list[str] = []
+    at = 0
+    while (dollar := text.find("$", at)) >= 0:
+        parts.append(text[at:dollar])
+        if text.startswith("$$", dollar):
+            parts.append("$")
+            at = dollar + 2
+        elif text.startswith("${", dollar):
+            end = _closing(text, dollar + 2)
+            parts.append(_substituted(text[dollar + 2 : end], variables, depth))
+            at = end + 1
+        else:
+            name = _NAME.match(text, dollar + 1)
+            parts.append(_value(name[0], variables) if name else "$")
+            at = name.end() if name else dollar + 1
+    return "".join((*parts, text[at:]))
+
+
+def _closing(text: str, start: int) -> int:
+    depth, at = 1, start
+    while at < len(text):
+        if text.startswith("${", at):
+            depth, at = depth + 1, at + 1
+        elif text[at] == "}":
+            depth -= 1
+            if depth == 0:
+                return at
+        at += 1
+    raise VariableError("a ${ is not closed", "write ${NAME}, or $$ for a dollar sign")
+
+
+def _substituted(inner: str, variables: Mapping[str, str], depth: int) -> str:
+    name = _NAME.match(inner)
+    rest = inner[name.end() :] if name else inner
+    operator = next((each for each in _OPERATORS if rest.startswith(each)), "")
+    if name is None or (rest and not operator) or depth > _MAX_NESTED:
+        raise VariableError(f"{quoted('${' + inner + '}')} is not a variable", "write ${NAME} or ${NAME:-default}")
+    word = rest[len(operator) :]
+    value = variables.get(name[0])
+    is_there = bool(value) if operator.startswith(":") else value is not None
+    if operator.endswith("+"):
+        return interpolated(word, variables, depth + 1) if is_there else ""
+    if operator.endswith("-") and not is_there:
+        return interpolated(word, variables, depth + 1)
+    if operator.endswith("?") and not is_there:
+        raise VariableError(f"variable {name[0]} is needed: {quoted(word)}", _how_to_set(name[0]))
+    return _value(name[0], variables)
+
+
+def _value(name: str, variables: Mapping[str, str]) -> str:
+    if name not in variables:
+        raise VariableError(f"variable {name} has no value", _how_to_set(name))
+    return variables[name]
+
+
+def _how_to_set(name: str) -> str:
+    return f"set it in the environment ({name}=... cpost ...) or in .env beside the file"
+
+
+def filled(node: Node, variables: Mapping[str, str], findings: Findings) -> Node:
+    """The tree with all its values filled in; keys stay. What cannot be filled is a fault, and broken."""
+    if isinstance(node, Items):
+        return Items(tuple(filled(each, variables, findings) for each in node.items), node.origin)
+    if isinstance(node, Fields):
+        return Fields(tuple((key, filled(value, variables, findings)) for key, value in node.entries), node.origin)
+    if "$" not in node.value:
+        return node
+    try:
+        text = interpolated(node.value, variables)
+    except VariableError as error:
+        findings.error(node.origin, error.message, error.hint)
+        return Text("", node.origin, broken=True)
+    return Text(text, node.origin, node.plain)
+
+
+def read_lines(text: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Read NAME=value lines, as an env_file or .env has them; a name alone takes its value from `known`.
+
+    Values in single quotes stay as they are; in double quotes or bare they may hold variables.
+    """
+    found: dict[str, str] = {}
+    for line in text.removeprefix("\ufeff").splitlines():
+        match = _LINE.fullmatch(line) if line.strip() and not line.lstrip().startswith("#") else None
+        if match is None:
+            continue
+        if match[2] is None:
+            found |= {match[1]: known[match[1]]} if match[1] in known else {}
+        else:
+            found[match[1]] = _unquoted(match[2].strip(), {**found, **known})
+    return found
+
+
+def _unquoted(text: str, variables: Mapping[str, str]) -> str:
+    if text[:1] == "'" and text.find("'", 1) > 0:
+        return text[1 : text.find("'", 1)]
+    double = re.match(r'"((?:[^"\\]|\\.)*)"', text)
+    bare = double[1] if double else re.split(r"\s+#", text, maxsplit=1)[0].rstrip()
+    return _SPECIAL.sub(lambda match: _meaning(match, variables, escapes=double is not None), bare)
+
+
+def _meaning(match: re.Match[str], variables: Mapping[str, str], *, escapes: bool) -> str:
+    if match[1] is not None:
+        return _ESCAPES.get(match[1], match[0]) if escapes else match[0]
+    return variables.get(match[2] or match[3], "")

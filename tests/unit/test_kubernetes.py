@@ -1,0 +1,248 @@
+"""Kubernetes manifests: which containers there are, what each is given, what is refused and where."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from foreign import faults, operators, read, reasons, warnings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cpost.model import File, Format, Input, Resources, Volume
+
+MIB = 2**20
+
+WHOLE = """\
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: settings}
+    data: {mode: fast, job.conf: "a = 1\\n"}
+    ---
+    apiVersion: v1
+    kind: Secret
+    metadata: {name: keys}
+    data: {token: c2VzYW1l}
+    stringData: {user: ali}
+    ---
+    apiVersion: batch/v1
+    kind: Job
+    metadata: {name: train, labels: {team: mri}}
+    spec:
+      template:
+        metadata: {labels: {app: train}}
+        spec:
+          securityContext: {runAsUser: 1000}
+          initContainers:
+          - {name: fetch, image: "busybox:1.36", command: [sh, -c, "true"], volumeMounts: [{name: data, mountPath: /d}]}
+          - {name: unpack, image: busybox}
+          containers:
+          - name: main
+            image: registry.example:5000/team/train@sha256:{0}
+            command: [python, train.py]
+            args: ["--mode=$(MODE)", "--cost=$$(MODE)", "--not=$(NOT_THERE)"]
+            workingDir: /app
+            env:
+            - {name: MODE, valueFrom: {configMapKeyRef: {name: settings, key: mode}}}
+            - {name: TOKEN, valueFrom: {secretKeyRef: {name: keys, key: token}}}
+            - {name: BOTH, value: "$(MODE)-$(LATER)"}
+            - {name: LATER, value: 7}
+            - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+            - {name: APP, valueFrom: {fieldRef: {fieldPath: "metadata.labels['app']"}}}
+            - {name: MAYBE, valueFrom: {configMapKeyRef: {name: none, key: x, optional: true}}}
+            envFrom: [{prefix: K_, secretRef: {name: keys}}]
+            securityContext: {runAsGroup: 50}
+            resources:
+              limits: {cpu: 1500m, memory: 1Gi, nvidia.com/gpu: 2}
+              requests: {memory: 500M}
+            volumeMounts:
+            - {name: data, mountPath: /data, subPath: a/b}
+            - {name: shm, mountPath: /dev/shm}
+            - {name: conf, mountPath: /etc/job.conf, subPath: job.conf}
+            - {name: conf, mountPath: /etc/all}
+            - {name: secret, mountPath: /keys}
+          volumes:
+          - {name: data, emptyDir: {}}
+          - {name: shm, emptyDir: {medium: Memory, sizeLimit: 256Mi}}
+          - {name: conf, configMap: {name: settings}}
+          - {name: secret, secret: {secretName: keys, defaultMode: 0400, items: [{key: token, path: my/token}]}}
+    """.replace("{0}", "a" * 64)
+
+
+def pod(container: str, more: str = "") -> str:
+    return f"apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers:\n  - {container}\n{more}"
+
+
+def test_everything_of_a_container_is_read(tmp_path: Path) -> None:
+    pipeline = read(tmp_path, WHOLE)
+    assert (pipeline.name, pipeline.api_version, pipeline.format) == ("train", "batch/v1", Format.KUBERNETES)
+    fetch, unpack, main = pipeline.operators
+    assert (fetch.image, unpack.image) == ("busybox:1.36", "busybox:latest")
+    assert main.image == "registry.example:5000/team/train@sha256:" + "a" * 64
+    assert (main.entrypoint, main.workdir, main.user) == (("python", "train.py"), "/app", "1000:50")
+    assert main.command == ("--mode=fast", "--cost=$(MODE)", "--not=$(NOT_THERE)")
+    assert dict(main.env) == {
+        "K_token": "sesame", "K_user": "ali", "MODE": "fast", "TOKEN": "sesame", "BOTH": "fast-$(LATER)", "LATER": "7",
+        "POD": "train", "APP": "train",
+    }  # fmt: skip
+    assert main.requests == Resources(1500, 500 * 10**6, 2)  # what has a limit only requests its limit
+    assert main.limits == Resources(1500, 2**30, 2)
+    assert main.shm_bytes == 256 * MIB
+    files = (File("mode", b"fast"), File("job.conf", b"a = 1\n"))
+    assert main.volumes == (
+        Volume("job.train.data", "/data", part="a/b"),
+        Volume("job.train.conf", "/etc/job.conf", True, "job.conf", files),
+        Volume("job.train.conf", "/etc/all", True, "", files),
+        Volume("job.train.secret", "/keys", True, "", (File("my/token", b"sesame", 0o444),)),
+    )
+    assert main.inputs == (Input("/input"),)
+    assert (main.unsupported, main.long_running) == ((), False)
+    assert main.origin is not None
+    assert main.origin.line == 24
+
+
+def test_init_containers_come_one_after_another(tmp_path: Path) -> None:
+    assert [(each.name, each.after) for each in read(tmp_path, WHOLE).operators] == [
+        ("fetch", ()), ("unpack", ("fetch",)), ("main", ("unpack",)),
+    ]  # fmt: skip
+    assert warnings(tmp_path, WHOLE) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "stays"),
+    [
+        ("Pod", "{{{0}}}", False),
+        ("Pod", "{{restartPolicy: Always, {0}}}", True),
+        ("Pod", "{{containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]}}", True),
+        ("Pod", "{{restartPolicy: Never, containers: [{{name: c, image: i, ports: [{{containerPort: 80}}]}}]}}", False),
+        ("Job", "{{template: {{spec: {{{0}}}}}}}", False),
+        ("CronJob", "{{jobTemplate: {{spec: {{template: {{spec: {{{0}}}}}}}}}}}", False),
+        ("Deployment", "{{template: {{spec: {{{0}}}}}}}", True),
+        ("StatefulSet", "{{template: {{spec: {{{0}}}}}}}", True),
+        ("DaemonSet", "{{template: {{spec: {{{0}}}}}}}", True),
+        ("ReplicaSet", "{{template: {{spec: {{{0}}}}}}}", True),
+    ],
+)
+def test_kinds_and_whether_they_stay(tmp_path: Path, kind: str, spec: str, stays: bool) -> None:
+    text = spec.format("containers: [{name: c, image: i}]")
+    (found,) = read(tmp_path, f"apiVersion: v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {text}\n").operators
+    assert (found.name, found.long_running) == ("c", stays)
+
+
+def test_names_are_qualified_only_where_they_must_be(tmp_path: Path) -> None:
+    each = "{{apiVersion: v1, kind: {0}, metadata: {{name: {1}}}, spec: {{template: {{spec: {{containers: [{2}]}}}}}}}}"
+    items = [
+        each.format("Job", "a", "{name: main, image: i}, {name: only, image: i}"),
+        each.format("Job", "b", "{name: main, image: i}"),
+        each.format("Deployment", "b", "{name: main, image: i}"),
+    ]
+    text = f"apiVersion: v1\nkind: List\nitems: [{', '.join(items)}]\n"
+    assert list(operators(tmp_path, text)) == ["a.main", "only", "job.b.main", "deployment.b.main"]
+    twice = f"{each.format('Job', 'a', '{name: c, image: i}')}\n---\n{each.format('Job', 'a', '{name: c, image: i}')}\n"
+    assert faults(tmp_path, twice) == [("3:95", 'container "c" has the name of the one at 1:88')]
+
+
+@pytest.mark.parametrize(
+    ("container", "volumes", "reason"),
+    [
+        ("env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]", "", 'Secret "s" is not in the file'),
+        ("envFrom: [{configMapRef: {name: m}}]", "", 'ConfigMap "m" is not in the file'),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]",
+            "",
+            'variable "A" is what only a cluster knows (status.podIP)',
+        ),
+        (
+            "volumeMounts: [{name: v, mountPath: /v}]",
+            "hostPath: {path: /etc}",
+            'volume "v" is a hostPath, which is not here',
+        ),
+        ("volumeMounts: [{name: v, mountPath: /v}]", "nfs: {server: s}", 'volume "v" is a nfs, which is not here'),
+        ("volumeMounts: [{name: v, mountPath: /v}]", "configMap: {name: m}", 'ConfigMap "m" is not in the file'),
+        ("resources: {limits: {amd.com/gpu: 1}}", "", "it asks for amd.com/gpu, which cpost cannot give it"),
+    ],
+)
+def test_what_only_a_cluster_has_is_a_reason_against(tmp_path: Path, container: str, volumes: str, reason: str) -> None:
+    more = f"  volumes: [{{name: v, {volumes}}}]\n" if volumes else ""
+    (found,) = read(tmp_path, pod(f"{{name: c, image: i, {container}}}", more)).operators
+    assert reasons(found) == [reason]
+    assert found.unsupported[0].endswith((":6)", ":7)"))
+
+
+def test_what_is_different_here_is_said(tmp_path: Path) -> None:
+    text = pod(
+        "{name: c, image: i, volumeMounts: [{name: v, mountPath: /v}], resources: {requests: {memory: 100m}}}",
+        "  - {name: d, image: i, restart: x}\n  hostNetwork: true\n"
+        "  volumes: [{name: v, persistentVolumeClaim: {claimName: big}}]\n",
+    )
+    assert warnings(tmp_path, text) == [
+        '6:3: the containers of Pod "p" run at the same time in a cluster, and share localhost; here each runs by '
+        "itself",
+        '6:98: "100m" means thousandths of a byte; M or Mi are meant?',
+        '7:25: unknown key "restart" in container "d" is ignored; did you mean "restartPolicy"?',
+        '8:16: hostNetwork of Pod "p" is not given to it here',
+        '9:13: volume "v" (persistentVolumeClaim) is a fresh, empty folder here',
+    ]
+    assert read(tmp_path, text).operators[0].volumes == (Volume("claim.big", "/v"),)
+
+
+@pytest.mark.parametrize(
+    ("container", "place", "message"),
+    [
+        ("{name: c}", "6:5", 'container "c" has no image'),
+        ("{name: c, image: $IMAGE}", "6:22", 'image of container "c": "$IMAGE" holds a placeholder'),
+        (
+            "{name: c, image: gcr.io/PROJECT_ID/x}",
+            "6:22",
+            'image of container "c": "gcr.io/PROJECT_ID/x" holds a placeholder',
+        ),
+        (
+            "{name: c, image: i, resources: {limits: {memory: 1K}}}",
+            "6:54",
+            'memory of limits of container "c": "1K" is not a quantity',
+        ),
+        ("{name: c, image: i, volumeMounts: [{name: v, mountPath: /v}]}", "6:47", 'no volume is called "v"'),
+        (
+            "{name: c, image: i, volumeMounts: [{name: v, mountPath: v}]}",
+            "6:61",
+            'mountPath of a mount of container "c": "v" is not an absolute path',
+        ),
+        ("{name: ../c, image: i}", "6:12", 'name of a container of Pod "p": "../c" cannot be used as a name'),
+    ],
+)
+def test_faults_have_a_place(tmp_path: Path, container: str, place: str, message: str) -> None:
+    assert (place, message) in faults(tmp_path, pod(container))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("apiVersion: v1\nkind: Service\nspec: {}\n", "a Service runs no containers that cpost could size"),
+        ("apiVersion: apps/v1\nkind: Deploymnt\nspec: {}\n", "a Deploymnt runs no containers that cpost could size"),
+        ("apiversion: v1\nkind: Pod\n", '"apiversion" is written with other letters in Kubernetes'),
+    ],
+)
+def test_near_misses_are_named(tmp_path: Path, text: str, message: str) -> None:
+    assert [found for _, found in faults(tmp_path, text)] == [message]
+
+
+def test_an_indexed_job_is_its_first_pod(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec:\n  completionMode: Indexed\n"
+        "  template: {spec: {containers: [{name: c, image: i}]}}\n"
+    )
+    assert dict(operators(tmp_path, text)["c"].env) == {"JOB_COMPLETION_INDEX": "0"}
+    assert warnings(tmp_path, text) == ['5:19: Job "j" is indexed: only index 0 is run']
+
+
+@given(st.integers(1, 10**6), st.integers(0, 999), st.sampled_from(["", "k", "M", "Ki", "Mi", "Gi"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_amounts_are_read_exactly_and_rounded_up(tmp_path: Path, whole: int, part: int, suffix: str) -> None:
+    text = f"{whole}.{part:03}"
+    unit = {"": 1, "k": 1000, "M": 10**6, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}[suffix]
+    container = f"{{name: c, image: i, resources: {{requests: {{cpu: '{text}', memory: {text}{suffix}}}}}}}"
+    found = operators(tmp_path, pod(container))["c"].requests
+    assert found.memory_bytes == math.ceil(Fraction(text) * unit)
+    assert found.cpu_millicores == whole * 1000 + part
