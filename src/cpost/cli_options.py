@@ -129,7 +129,8 @@ _MEASURING_OPTIONS = (
     click.option(
         "--policy",
         type=click.Choice(["peak", "p95", "p99"]),
-        help="peak: highest CPU window, memory peak + 100 MB. p95, p99: CPU percentile, memory need + 15 %. "
+        help="peak: highest CPU window, memory peak + 100 MB. p95, p99: CPU percentile, memory need + 15 % and "
+        "some cache. "
         "[default: peak for Clara, p95 for other formats]",
     ),
     click.option("--period", type=PERIOD, default="10ms", show_default=True, help="Time between two samples."),

@@ -31,7 +31,12 @@ from cpost.trials import MOST_TRIALS, Observed, judge, limits_text, raised, requ
 from cpost.units import MIB, MILLICORES_PER_CORE, format_seconds, whole_pages
 
 _LEAST_BYTES = 6 * MIB  # Docker's own minimum
-_PROOFS = ("verified:", "not verified:", "raised:")  # how the reasons begin that an earlier verification left
+_PROOFS = (
+    "verified:",
+    "not verified:",
+    "raised:",
+    "tried again:",
+)  # how the reasons begin that an earlier verification left
 ENDS_ALL = (Outcome.INTERRUPTED, Outcome.ENGINE_LOST)
 
 
@@ -132,18 +137,24 @@ class Verifier:
         enforced, why = _possible(_recommended(step, record), step, self._runs.cores), list[str]()
         trials: list[Trial] = []
         earlier = len(record.repeats) or 1
+        again = False
         while True:
             trials.append(self._runs.run(step, enforced, len(trials) + 1, earlier + len(trials), baseline_ns))
-            if trials[-1].result.outcome in ENDS_ALL:
+            last = trials[-1]
+            if last.result.outcome in ENDS_ALL:
                 return record
-            higher = raised(trials[-1], self._runs.cores)
-            if trials[-1].verdict is Verdict.HOLDS or higher is None or len(trials) == MOST_TRIALS:
+            if last.verdict is Verdict.HOLDS or len(trials) == MOST_TRIALS:
                 break
-            possible = _possible(higher[0], step, self._runs.cores)
-            if possible == enforced:
+            higher = raised(last, self._runs.cores)
+            possible = _possible(higher[0], step, self._runs.cores) if higher is not None else enforced
+            if higher is not None and possible != enforced:
+                enforced = possible
+                why.append(f"raised: {higher[1]}")
+            elif last.verdict is Verdict.SLOW and higher is None and not again:
+                again = True  # no limit held it back: maybe the host did
+                why.append("tried again: no limit held it back, the host may have been busy")
+            else:
                 break
-            enforced = possible
-            why.append(higher[1])
         found = Verification(trials[-1].verdict, baseline_ns, self._runs.max_slowdown, tuple(trials))
         unlimited = [server.name for server in step.servers if server.shared]
         return _proven(record, found, why, unlimited)
@@ -240,7 +251,7 @@ def _proven(
     """The record with what was tried last as its recommendation, marked with what became of it.
 
     Args:
-        why: limits were raised.
+        why: what else was done on the way.
         unlimited: servers that were beside it without limits.
     """
     last = found.trials[-1]
@@ -251,7 +262,7 @@ def _proven(
     }[found.verdict]
     if unlimited:
         said += f"; {', '.join(unlimited)}, which other operators share, had no limits"
-    reasons = [said, *(f"raised: {reason}" for reason in why)]
+    reasons = [said, *why]
     limits = {each.name: each for each in last.enforced}
 
     def server(each: ServerRecord) -> ServerRecord:

@@ -61,15 +61,18 @@ class PeakPolicy:
 
 @dataclass(frozen=True, slots=True)
 class PercentilePolicy:
-    """CPU that suffices for `percentile` % of the time; memory need peak + 15 %, never below what was needed.
+    """CPU that suffices for `percentile` % of the time; memory need peak + 15 % and some of the cache it had.
 
-    A Clara definition takes whole cores and whole megabytes only; other formats have finer steps.
+    A program that streams files crawls without any cache to stream through, though nothing kills it, so what it had
+    of it is kept up to `most_cache_bytes`. A Clara definition takes whole cores and whole megabytes only; other
+    formats have finer steps.
     """
 
     name: str
     percentile: int
     cpu_step_millicores: int = MILLICORES_PER_CORE
     memory_margin_percent: int = 15
+    most_cache_bytes: int = 32 * MB
     memory_step_bytes: int = MB
 
 
@@ -99,12 +102,13 @@ def percentile(usage: Usage, policy: PercentilePolicy) -> Recommendation:
         return refuse(policy.name, _unmeasured(cpu, need))
     need_bytes = math.ceil(need)
     margin_bytes = -(-need_bytes * policy.memory_margin_percent // 100)
+    margin_bytes += min(policy.most_cache_bytes, usage.cache_peak_bytes or 0)
     memory_bytes = max(policy.memory_step_bytes, round_up(need_bytes + margin_bytes, policy.memory_step_bytes))
     kind = "need peak" if usage.need_peak_bytes is not None else f"{_peak_name(usage)} (need unknown)"
     reasons = (
         f"{_CPU_REASON} {policy.percentile} % of the time at or below {format_percent(cpu)}, "
         f"{_rounded(policy.cpu_step_millicores)}",
-        f"{_MEMORY_REASON} {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage)}",
+        f"{_MEMORY_REASON} {kind} {format_mb(need)} + {policy.memory_margin_percent} %{_cache(usage, policy)}",
     )
     requests = Resources(_cpu(cpu, policy.cpu_step_millicores), memory_bytes)
     return Recommendation(policy.name, Advice.OK, requests, Resources(memory_bytes=memory_bytes), reasons)
@@ -182,10 +186,13 @@ def for_server(advice: Recommendation, load: Usage | None) -> Recommendation:
     return replace(advice, reasons=(*advice.reasons, _SERVER_REASON if load is not None else _UNLOADED_REASON))
 
 
-def _cache(usage: Usage) -> str:
-    return (
-        f" (the cache beside it, up to {format_mb(usage.cache_peak_bytes)}, can go)" if usage.cache_peak_bytes else ""
-    )
+def _cache(usage: Usage, policy: PercentilePolicy) -> str:
+    peak_bytes = usage.cache_peak_bytes
+    if not peak_bytes:
+        return ""
+    kept_bytes = min(policy.most_cache_bytes, peak_bytes)
+    rest = f" (the rest of it, up to {format_mb(peak_bytes - kept_bytes)}, can go)" if kept_bytes < peak_bytes else ""
+    return f" + {format_mb(kept_bytes)} for file cache{rest}"
 
 
 def _with_dev_shm(advice: Recommendation, peak_bytes: int | None) -> Recommendation:

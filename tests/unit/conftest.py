@@ -8,13 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from rig import Rig
 from trees import Tree, copy_tree
 
 import fake_nvml
 
-settings.register_profile("cpost", max_examples=60, deadline=None, database=None, print_blob=True)
+# How long it takes to make examples says how busy the host is, and nothing of the code.
+settings.register_profile(
+    "cpost",
+    max_examples=60,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("cpost")
 
 

@@ -213,7 +213,7 @@ def test_an_unknown_dev_shm_gets_no_size_and_neither_does_a_refused_operator() -
 def test_the_cache_beside_the_need_is_told() -> None:
     used = usage(memory=900 * MB, need_peak_bytes=100 * MB, cache_peak_bytes=800 * MB)
     assert (
-        "memory: need peak 100.000 MB + 15 % (the cache beside it, up to 800.000 MB, can go)"
+        "memory: need peak 100.000 MB + 15 % + 32.000 MB for file cache (the rest of it, up to 768.000 MB, can go)"
         in recommend("p95", result(), used).reasons
     )
 
