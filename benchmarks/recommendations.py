@@ -30,8 +30,7 @@ from benchmarks.cpost_runs import Operator
 from benchmarks.formulas import FORMULAS, Limits
 from benchmarks.setting import Setting
 from benchmarks.table import Findings, Grid, Line
-from cpost.model import Options
-from cpost.trials import GRAIN_NS
+from cpost.model import Options, allowance_ns
 from cpost.units import MB, MIB, MILLICORES_PER_CORE, NS_PER_S, NS_PER_US
 
 THEME = "Recommendations that hold when they are applied"
@@ -172,7 +171,7 @@ def enough(known: Known, each: Applied) -> float:
     result = each.record.result
     assert result.totals is not None
     assert result.wall_ns is not None
-    slack_ns = max(round(result.wall_ns * _SLACK), GRAIN_NS)
+    slack_ns = allowance_ns(result.wall_ns, _SLACK)
     return formulas.cores_that_suffice(result.totals.cpu_us * NS_PER_US, result.wall_ns, known.threads, slack_ns)
 
 

@@ -41,7 +41,7 @@ from cpost.model import (
 )
 from cpost.outputs import OutputFolders
 from cpost.plan import Place, images_of, make_plan, servers_of
-from cpost.publish import publish
+from cpost.publish import publish, withdraw
 from cpost.recorder import RunObserver
 from cpost.report import spreadsheet
 from cpost.treatment import Audience, Treatment, Workshop
@@ -127,6 +127,8 @@ class Execution:
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
                 folder.prepare()
+                if self._earlier is not None:
+                    withdraw(folder)
                 self._outputs.make(plan)
                 self._measure(plan, image_ids, folder)
         finally:

@@ -36,6 +36,20 @@ def publish(run: Run, folder: RunFolder, observer: RunObserver, interrupts: Inte
         observer.note(f"The page for people is in {path.absolute()}")
 
 
+def withdraw(folder: RunFolder) -> None:
+    """Take away an earlier page of a run whose record is about to change: however that ends, even by SIGKILL, no page
+    says other than the record. What is no page of cpost's stays.
+
+    Raises:
+        StoreError: it is not to be removed.
+    """
+    path = folder.path / store.REPORT_FILE
+    if path.exists():
+        from cpost.report.page import is_page
+
+        store.remove_page(path, is_page)
+
+
 def report(folders: Sequence[Path], out: Path | None) -> Path:
     """Make the page of earlier runs.
 

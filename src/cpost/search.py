@@ -17,9 +17,9 @@ from cpost.model import (
     Step,
     Trial,
     Verdict,
+    allowance_ns,
 )
 from cpost.spread import baseline_wall_ns
-from cpost.trials import GRAIN_NS
 from cpost.units import MIB, MILLICORES_PER_CORE, round_up
 
 _STEP_BYTES = 16 * MIB
@@ -191,7 +191,7 @@ def chosen_cpu(trials: Sequence[Trial], max_slowdown: float) -> CpuChoice:
     if not times:
         return CpuChoice(tuple(trials))
     best = min(wall_ns for _, wall_ns in times)
-    enough = max(best * (1 + max_slowdown), best + GRAIN_NS)
+    enough = best + allowance_ns(best, max_slowdown)
     knee = min(cores for cores, wall_ns in times if wall_ns <= enough)
     cheapest = min(times, key=lambda each: (each[0] * each[1], each[0]))[0]
     return CpuChoice(tuple(trials), knee, cheapest)

@@ -8,7 +8,7 @@
     summary.csv                   one row per operator
     trials.csv                    one row per run under limits, where there were any
     run.json                      the whole record; written anew after every operator, `complete` at the end
-    report.html                   the page for people, made of all these; written last
+    report.html                   the page for people, made of all these; written last; none stays beside a newer record
 
 Results are never overwritten unasked. A small reserve is given back to the disk just before the record is written,
 so that a disk that is full of series still gets its summary.
@@ -245,12 +245,25 @@ def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:
         UsageError: what is there is no page of cpost's.
         StoreError: it cannot be written.
     """
-    if path.exists():
-        with _writing(path):
-            ours = path.is_file() and is_ours(_head(path))
-        if not ours:
-            raise UsageError(f"{path} is there already and no page of cpost's: it is not replaced", "name another: -o")
+    if path.exists() and not _is_page(path, is_ours):
+        raise UsageError(f"{path} is there already and no page of cpost's: it is not replaced", "name another: -o")
     _replace(path, text)
+
+
+def remove_page(path: Path, is_ours: Callable[[str], bool]) -> None:
+    """Remove a page; a file whose head is not one of ours stays.
+
+    Raises:
+        StoreError: it cannot be read or removed.
+    """
+    if _is_page(path, is_ours):
+        with _writing(path):
+            path.unlink()
+
+
+def _is_page(path: Path, is_ours: Callable[[str], bool]) -> bool:
+    with _writing(path):
+        return path.is_file() and is_ours(_head(path))
 
 
 def _head(path: Path) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cpost.model import Enforced, Outcome, Resources, Sample, StepResult, Trial, Usage, Verdict
-from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_S, NS_PER_US, format_cores, format_mb, round_up
+from cpost.model import Enforced, Outcome, Resources, Sample, StepResult, Trial, Usage, Verdict, allowance_ns
+from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_US, format_cores, format_mb, round_up
 
 MOST_TRIALS = 4  # the recommendation, and three raises
-# A start takes some 10 ms more or less, whatever the operator: less than this is no slowdown.
-GRAIN_NS = NS_PER_S // 10
 _PERIOD_NS = 100 * NS_PER_MS  # of the CPU scheduler's quota, where nobody says otherwise (engines do not)
 _THROTTLED = 0.05
 _STALLED = 0.05
@@ -87,7 +85,7 @@ def _takes_too_long(result: StepResult, baseline_wall_ns: int | None, max_slowdo
     """In whole nanoseconds: a share that is allowed to the last digit is not lost to rounding."""
     if result.wall_ns is None or not baseline_wall_ns:
         return False
-    return result.wall_ns - baseline_wall_ns > max(round(baseline_wall_ns * max_slowdown), GRAIN_NS)
+    return result.wall_ns - baseline_wall_ns > allowance_ns(baseline_wall_ns, max_slowdown)
 
 
 def _slowdown(result: StepResult, baseline_wall_ns: int | None) -> float | None:

@@ -41,7 +41,7 @@ def told(chromium: Browser, *methods: str) -> list[dict[str, Any]]:
 
 def test_nothing_is_wrong_and_nothing_is_asked_for(chromium: Browser, page: Path) -> None:
     chromium.open(page)
-    assert chromium.value("document.querySelectorAll('figure').length") == 25
+    assert chromium.value("document.querySelectorAll('figure').length") == 27
     assert told(chromium, "Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown") == []
     assert [each["request"]["url"] for each in told(chromium, "Network.requestWillBeSent")] == [page.as_uri()]
     assert told(chromium, "Page.javascriptDialogOpening") == []
@@ -91,6 +91,28 @@ def test_the_keyboard_reaches_every_chart_and_reads_it_out(chromium: Browser, pa
     assert "500.0 MB" in chromium.value(READ_OUT.replace("[0]", "[1]"))
     unreachable = "all => all.filter((each) => each.tabIndex < 0).length"
     assert chromium.value(f"({unreachable})(Array.from(document.querySelectorAll('.plot, .scrolls, .key')))") == 0
+
+
+def test_a_curve_is_read_out_run_by_run(chromium: Browser, page: Path) -> None:
+    chromium.open(page)
+    read_out = "document.querySelector('.curve .at').textContent"
+    chromium.value("document.querySelector('.curve .plot').focus()")
+    assert chromium.value(read_out).startswith("320.000 MB: breaks, killed for memory")
+    chromium.key("ArrowRight")
+    assert chromium.value(read_out) == "640.000 MB: 2.000 s, +3.4%, holds"
+    chromium.key("End")
+    assert chromium.value("document.activeElement.getAttribute('aria-valuetext')") == chromium.value(read_out)
+    assert chromium.value("document.activeElement.getAttribute('aria-valuenow')") == "2"
+    chromium.key("Home")
+    assert chromium.value("document.querySelectorAll('.curve .dot.on').length") == 1
+    # Where its time is: 2 s, the level without limits; and the one that broke is above everything with a time.
+    middles = chromium.value(
+        "Array.from(document.querySelector('.curve').querySelectorAll('.plot .dot > :last-child, .plot .level'),"
+        "(each) => { const box = each.getBoundingClientRect(); return (box.top + box.bottom) / 2 })"
+    )
+    without_limits, allowed, broken, holds = middles
+    assert holds == pytest.approx(without_limits, abs=1)
+    assert broken < allowed < without_limits
 
 
 def test_a_closer_look_and_back(chromium: Browser, page: Path) -> None:
@@ -144,7 +166,7 @@ def test_nothing_but_tables_scrolls_sideways(chromium: Browser, page: Path, widt
     assert chromium.value("document.documentElement.scrollWidth") == width
     assert (
         chromium.value("Math.min(...Array.from(document.querySelectorAll('.plot'), (each) => each.clientWidth))")
-        > width / 2
+        > width / 3
     )
 
 

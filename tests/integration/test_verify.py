@@ -198,8 +198,10 @@ def test_a_signal_leaves_the_earlier_record(sized: Sized, cpost: Cpost, tmp_path
     record = harness.load_run(folder)
     record["options"]["input_dir"] = str(payload)
     (folder / "run.json").write_text(json.dumps(record))
+    assert (folder / "report.html").exists()
     running = cpost.start("verify", folder)
     harness.until(lambda: bool(host.live(image, running.process.pid)), "the run under limits")
+    assert not (folder / "report.html").exists()  # it would be of an earlier record, however this ends
     running.signal(signal.SIGINT)
     done = running.wait().ended(130)
     after = harness.load_run(folder)

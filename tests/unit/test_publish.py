@@ -107,6 +107,18 @@ def test_a_signal_breaks_the_page_off(folder: Path, monkeypatch: pytest.MonkeyPa
     assert published(folder, interrupts).notes == [f"The page was left out; `cpost report {folder}` makes it"]
 
 
+@pytest.mark.parametrize(("text", "stays"), [("", False), ("mine", True)])
+def test_no_page_is_left_beside_a_record_that_is_about_to_change(folder: Path, text: str, stays: bool) -> None:
+    path = folder / "report.html"
+    published(folder)
+    path.write_text(text or path.read_text())
+    kept = store.RunFolder(folder, [], overwrite=True)
+    publish.withdraw(kept)
+    assert path.exists() is stays
+    publish.withdraw(kept)
+    kept.close()
+
+
 # ---------------------------------------------------------------- cpost report
 
 

@@ -103,6 +103,7 @@ from cpost.model.trial import (
     Search,
     Trial,
     Verification,
+    allowance_ns,
 )
 
 __all__ = [
@@ -185,6 +186,7 @@ __all__ = [
     "Verification",
     "Volume",
     "VolumeConnection",
+    "allowance_ns",
     "busiest",
     "fullest",
 ]

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from cpost.model.definition import Resources
 from cpost.model.readings import StepResult
 from cpost.model.sizing import Usage, Verdict
+from cpost.units import NS_PER_S
+
+# A start takes some 10 ms more or less, whatever the operator: less than this is no slowdown.
+_GRAIN_NS = NS_PER_S // 10
+
+
+def allowance_ns(baseline_wall_ns: int, max_slowdown: float) -> int:
+    """How much longer than without limits a run may take: a share of that time, a tenth of a second at least."""
+    return max(round(baseline_wall_ns * max_slowdown), _GRAIN_NS)
 
 
 @dataclass(frozen=True, slots=True)

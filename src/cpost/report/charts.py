@@ -17,8 +17,8 @@ _WIDEST = 1000
 _NEAR = 0.09  # levels nearer than this share of the height have their labels on different sides
 _MARK_WIDTH = 16  # percent
 LANES = 3  # for the words of events that lie near one another
-_HEADROOM = 1.18
-_FAR = 2.0  # a level above so many times the highest point would flatten the lines: it is named instead
+HEADROOM = 1.18
+FAR = 2.0  # a level above so many times the highest point would flatten the lines: it is named instead
 _SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 _STEPS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, *(1000 * seconds for seconds in _SECONDS))
 
@@ -130,8 +130,8 @@ class Chart:
     def top(self) -> int:
         """The upper end of the value axis."""
         highest = max(line.highest for line in self.lines) or self.unit.steps
-        values = [level.value for level in self.levels if level.value is not None and level.value <= highest * _FAR]
-        return math.ceil(max(highest, *values, 1) * _HEADROOM)
+        values = [level.value for level in self.levels if level.value is not None and level.value <= highest * FAR]
+        return math.ceil(max(highest, *values, 1) * HEADROOM)
 
     @property
     def transform(self) -> str:
@@ -141,13 +141,7 @@ class Chart:
     @property
     def value_ticks(self) -> tuple[Placed, ...]:
         """Labels of the value axis, in percent from the top."""
-        step = _round_step(self.top / self.unit.steps / 5) * self.unit.steps
-        decimals = max(0, -math.floor(math.log10(step / self.unit.steps)))
-        count = int(self.top / step)
-        return tuple(
-            Placed(100 - 100 * place * step / self.top, f"{place * step / self.unit.steps:,.{decimals}f}")
-            for place in range(count + 1)
-        )
+        return value_ticks(self.top, self.unit)
 
     @property
     def time_ticks(self) -> tuple[Placed, ...]:
@@ -202,6 +196,16 @@ class Chart:
         return level.value is not None and level.value <= self.top
 
 
+def value_ticks(top: int, unit: Unit) -> tuple[Placed, ...]:
+    """Labels of an axis of values from 0 to `top` steps, in percent from the top."""
+    step = round_step(top / unit.steps / 5) * unit.steps
+    decimals = max(0, -math.floor(math.log10(step / unit.steps)))
+    return tuple(
+        Placed(100 - 100 * place * step / top, f"{place * step / unit.steps:,.{decimals}f}")
+        for place in range(int(top / step) + 1)
+    )
+
+
 def clock(at_ms: float, step_ms: float) -> str:
     """A time on the axis: "0.05 s", "12 s", "3:20", "1:05:00"; as fine as the step between two of them asks for."""
     seconds = at_ms / 1000
@@ -213,7 +217,7 @@ def clock(at_ms: float, step_ms: float) -> str:
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _round_step(least: float) -> float:
+def round_step(least: float) -> float:
     """The next of 1, 2, 5, 10, ... that is not below."""
     power: float = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * 0.999)

@@ -1,17 +1,29 @@
-"""Sections about runs under limits: whether a recommendation held, and how small an operator could be made."""
+"""Sections about runs under limits: whether a recommendation held, and how small an operator could be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cpost.model import Enforced, OperatorRecord, Search, Trial, Verdict, Verification
+from cpost.model import (
+    CpuChoice,
+    Enforced,
+    MemoryChoice,
+    OperatorRecord,
+    Search,
+    Trial,
+    Verdict,
+    Verification,
+    allowance_ns,
+)
+from cpost.report.charts import Level
+from cpost.report.curves import Curve, Pin, Point
 from cpost.report.figures import MOST_OVERLAID, OVERLAID_COLUMNS, overlaid
 from cpost.report.overview import anchor_of
 from cpost.report.reader import Reader, missing
 from cpost.report.series import Series
 from cpost.report.view import Cell, Column, Note, Section, Table
-from cpost.report.wording import UNKNOWN, VERDICTS, cpu_answer, memory_answer
-from cpost.units import format_cores, format_mb, format_seconds
+from cpost.report.wording import UNKNOWN, VERDICTS, cpu_answer, memory_answer, peak_mark
+from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, format_cores, format_mb, format_seconds
 
 _COLUMNS = (
     Column("Limits", number=False),
@@ -44,20 +56,101 @@ def verified_section(record: OperatorRecord, verification: Verification, reader:
 
 def search_section(record: OperatorRecord, search: Search) -> Section:
     """What was tried, in the order of the limits, and what follows."""
-    tables, notes = [], []
+    tables, notes, curves = list[Table](), list[Note](), list[Curve]()
     allowed = _allowed(search.max_slowdown, search.baseline_wall_ns)
     if search.memory is not None:
         notes.append(Note("found", memory_answer(search.memory)))
+        curves += _memory_curve(record, search, search.memory)
         tables.append(_trials(f"Memory limits, {allowed}", search.memory.trials, _memory))
     if search.cpu is not None:
         notes.append(Note("found", cpu_answer(search.cpu)))
+        curves += _cpu_curve(search, search.cpu)
         tables.append(_trials(f"CPU limits, {allowed}", search.cpu.trials, _cpu))
     return Section(
         title=f"How small {record.operator} can be",
         anchor=f"{anchor_of(record.operator)}--search",
         notes=tuple(notes),
         tables=tuple(tables),
+        curves=tuple(curves),
     )
+
+
+# ---------------------------------------------------------------- curves
+
+
+def _memory_curve(record: OperatorRecord, search: Search, found: MemoryChoice) -> list[Curve]:
+    """The curve; none where nothing was tried."""
+    points = tuple(_point(each, _memory(each) / MB, format_mb(_memory(each))) for each in found.trials if _memory(each))
+    if not points:
+        return []
+    source = "Each point is a run under that limit. Need and peak are the run's without limits. MB = 10^6 bytes."
+    pins = (*_unlimited(record), *_pin("smallest that passed", "wanted", found.smallest_bytes))
+    return [Curve("Time by memory limit", "MB", points, _levels(search), pins, source)]
+
+
+def _unlimited(record: OperatorRecord) -> tuple[Pin, ...]:
+    usage = record.usage
+    if usage is None:
+        return ()
+    peak = usage.memory_bytes.maximum
+    label = "highest sample" if usage.peaks_sampled else "kernel's peak"
+    return (
+        *_pin("need", "need", usage.need_peak_bytes),
+        *_pin(label, "kernel", None if peak is None else int(peak), peak_mark(record.result, usage)),
+    )
+
+
+def _pin(label: str, style: str, value_bytes: int | None, mark: str = "") -> tuple[Pin, ...]:
+    if value_bytes is None:
+        return ()
+    return (Pin(value_bytes / MB, f"{label} {mark}{format_mb(value_bytes)}", style),)
+
+
+def _cpu_curve(search: Search, found: CpuChoice) -> list[Curve]:
+    """Likewise."""
+    points = tuple(
+        _point(each, _cpu(each) / MILLICORES_PER_CORE, f"cpu {format_cores(_cpu(each))}")
+        for each in found.trials
+        if _cpu(each)
+    )
+    if not points:
+        return []
+    source = (
+        "Each point is a run with so many cores, each doubling as wide as the next. Knee: from there on more cores "
+        "save little time. Cheapest: cores times time is least."
+    )
+    named = (("knee", "wanted", found.knee_millicores), ("cheapest", "kernel", found.cheapest_millicores))
+    pins = tuple(
+        Pin(value / MILLICORES_PER_CORE, f"{label}: cpu {format_cores(value)}", style)
+        for label, style, value in named
+        if value is not None
+    )
+    return [Curve("Time by cores", "cores", points, _levels(search), pins, source, joined=True, doubling=True)]
+
+
+def _point(trial: Trial, at: float, limit: str) -> Point:
+    """A run that broke has no time that says anything: how long it took until then depends on the limit."""
+    wall_ns = None if trial.verdict is Verdict.BROKEN else trial.result.wall_ns
+    time = [] if wall_ns is None else [format_seconds(wall_ns)]
+    slowdown = [] if wall_ns is None or trial.slowdown is None else [_share(trial.slowdown, "+.1%")]
+    cause = [trial.cause] if trial.verdict is Verdict.BROKEN and trial.cause else []
+    said = [*time, *slowdown, VERDICTS[trial.verdict].lower(), *cause]
+    value_ms = None if wall_ns is None else round(wall_ns / NS_PER_MS)
+    return Point(at, value_ms, trial.verdict.value, f"{limit}: {', '.join(said)}")
+
+
+def _levels(search: Search) -> tuple[Level, ...]:
+    baseline_ns = search.baseline_wall_ns
+    if baseline_ns is None:
+        return ()
+    longest_ns = baseline_ns + allowance_ns(baseline_ns, search.max_slowdown)
+    return (
+        Level("without limits", "total", round(baseline_ns / NS_PER_MS)),
+        Level("allowed", "limit", round(longest_ns / NS_PER_MS)),
+    )
+
+
+# ---------------------------------------------------------------- tables
 
 
 def _allowed(max_slowdown: float, baseline_wall_ns: int | None) -> str:

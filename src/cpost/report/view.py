@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cpost.report.charts import Chart
+from cpost.report.curves import Curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Section:
     facts: tuple[Fact, ...] = ()
     notes: tuple[Note, ...] = ()
     charts: tuple[Chart, ...] = ()
+    curves: tuple[Curve, ...] = ()
     tables: tuple[Table, ...] = ()
     more: tuple[Table, ...] = ()
     log: Log | None = None

@@ -200,6 +200,49 @@
       if (this.at !== null) this.point(clamp(this.at, this.from, this.to));
     }
   }
+
+  // A curve's few points are read out one by one, each in the words that are its own.
+  class Curve {
+    constructor(figure) {
+      this.plot = figure.querySelector(".plot");
+      this.output = figure.querySelector(".at");
+      this.dots = all(".plot .dot", figure);
+      this.plot.tabIndex = 0;
+      this.plot.setAttribute("role", "slider");
+      this.plot.setAttribute("aria-valuemin", "1");
+      this.plot.setAttribute("aria-valuemax", String(this.dots.length));
+      this.plot.setAttribute("aria-describedby", "keys-help");
+      this.read(null);
+      this.plot.addEventListener("pointermove", (event) => this.read(this.nearest(event)));
+      this.plot.addEventListener("pointerleave", () => { if (document.activeElement !== this.plot) this.read(null); });
+      this.plot.addEventListener("focus", () => { if (this.at === null) this.read(0); });
+      this.plot.addEventListener("blur", () => this.read(null));
+      this.plot.addEventListener("keydown", (event) => this.key(event));
+    }
+    nearest(event) {
+      const far = this.dots.map((dot) => {
+        const box = dot.lastElementChild.getBoundingClientRect();
+        return Math.hypot(event.clientX - (box.left + box.right) / 2, event.clientY - (box.top + box.bottom) / 2);
+      });
+      return far.indexOf(Math.min(...far));
+    }
+    key(event) {
+      const at = this.at ?? 0, last = this.dots.length - 1;
+      const moves = { ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, Home: 0, End: last };
+      if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in moves)) return;
+      this.read(clamp(moves[event.key], 0, last));
+      event.preventDefault();
+    }
+    read(at) {
+      this.at = at;
+      this.dots.forEach((dot, index) => dot.classList.toggle("on", index === at));
+      const text = at === null ? "" : this.dots[at].firstElementChild.textContent;
+      this.output.textContent = text;
+      this.plot.setAttribute("aria-valuenow", String((at ?? 0) + 1));
+      this.plot.setAttribute("aria-valuetext", text);
+    }
+  }
+  all("figure.curve").forEach((figure) => new Curve(figure));
   all("section").forEach((section) => {
     const figures = Array.from(section.children).filter((child) => child.matches("figure.chart"));
     if (figures.length) new Group(figures);
