@@ -95,7 +95,6 @@ def test_live_run_is_left_alone(start_run: StartRun, cpost: Cpost, payload: Path
     assert abs(found["result"]["totals"]["cpu_us"] - 400_000) <= harness.CPU_SLACK_US
 
 
-@pytest.mark.podman
 def test_runs_at_once_are_all_right(start_run: StartRun, tmp_path: Path) -> None:
     folders = {mb: tmp_path / f"metrics-{mb}" for mb in (20, 60, 120)}
     appetite = ("burn", "300", "1", "sleep", "2000")  # the touching is part of what is burned

@@ -10,7 +10,7 @@ import pytest
 
 from integration import harness
 from integration.conftest import Operator
-from integration.harness import CGROUPS, Cpost, Host, Record, everywhere
+from integration.harness import CGROUPS, Cpost, Host, Record
 
 MB = 10**6
 ON_V2 = (CGROUPS / "cgroup.controllers").exists()
@@ -38,7 +38,7 @@ def highest(rows: Rows, column: str) -> int:
     return max(int(row[column]) for row in rows if row[column])
 
 
-@everywhere
+@pytest.mark.v2
 def test_memory_is_split_by_kind(mixed: tuple[Rows, Record]) -> None:
     rows, _ = mixed
     assert 50 * MB <= highest(rows, "anon_bytes") <= 53 * MB
@@ -48,14 +48,14 @@ def test_memory_is_split_by_kind(mixed: tuple[Rows, Record]) -> None:
     assert 0 < highest(rows, "kernel_bytes") < 10 * MB
 
 
-@everywhere
+@pytest.mark.v2
 def test_shared_memory_is_need_and_file_cache_is_not(mixed: tuple[Rows, Record]) -> None:
     _, found = mixed
     assert 120 * MB <= found["result"]["totals"]["memory_peak_bytes"] <= 127 * MB
     assert 80 * MB <= found["usage"]["need_peak_bytes"] <= 87 * MB
 
 
-@everywhere
+@pytest.mark.v2
 def test_pressure_is_unknown_where_the_kernel_has_none(mixed: tuple[Rows, Record]) -> None:
     rows, _ = mixed
     complete = [row for row in rows if row["pids"]]
@@ -64,7 +64,7 @@ def test_pressure_is_unknown_where_the_kernel_has_none(mixed: tuple[Rows, Record
         assert {row[column] != "" for row in complete} == {HAS_PRESSURE}
 
 
-@everywhere
+@pytest.mark.v2
 def test_interval_peak_is_unknown_where_the_mark_cannot_be_set_back(mixed: tuple[Rows, Record]) -> None:
     rows, _ = mixed
     assert any(row["memory_interval_peak_bytes"] for row in rows) is RESETS_PEAK

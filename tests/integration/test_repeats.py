@@ -119,7 +119,7 @@ def test_a_shorter_run_leaves_nothing_of_a_longer_one(
 ) -> None:
     definition = pipeline(op("a", "true"), op("a_repeat1", "true"))
     cpost(definition, payload, "--metrics_dir", metrics, "--repeat", "3").ended(0)
-    for name in ("run.json", "summary.csv", "a_final_result.csv", "a_repeat1_final_result.csv"):
+    for name in ("run.json", "summary.csv", "report.html", "a_final_result.csv", "a_repeat1_final_result.csv"):
         (metrics / name).unlink()
     refused = cpost(definition, payload, "--metrics_dir", metrics).ended(2)
     assert "a_repeat1.csv is there already" in refused.err

@@ -17,7 +17,7 @@ from docker.models.containers import Container
 
 from integration import harness
 from integration.conftest import Operator, Pipeline
-from integration.harness import Cpost, Done, Host, Running, everywhere
+from integration.harness import Cpost, Done, Host, Running
 
 Measure = Callable[..., Done]
 
@@ -127,7 +127,7 @@ FAILURES = {
 
 def _where(name: str) -> list[pytest.MarkDecorator]:
     """On Podman, what its init cannot start ends with the init's own code, 1."""
-    return [pytest.mark.podman] if name in ("plain", "missing in the shell", "exits with 126 itself") else []
+    return [pytest.mark.podman] if name in ("plain", "exits with 126 itself") else []
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_where(name)) for name in FAILURES])
@@ -155,7 +155,7 @@ def test_failed_operator_shows_the_end_of_its_log(measure: Measure, op: Operator
     assert "\033[31m" not in done.text
 
 
-@everywhere
+@pytest.mark.v2
 def test_operator_over_its_time_is_ended(measure: Measure, op: Operator) -> None:
     stubborn = op("stubborn", "appetite", "ignore-term", "sleep", "60000")
     done = measure(stubborn, options=("--timeout", "2s")).ended(4)

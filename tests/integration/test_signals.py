@@ -16,7 +16,7 @@ from integration import harness
 from integration.conftest import Operator, Pipeline
 from integration.harness import Cpost, Done, Host, Running
 
-POINTS = 20
+POINTS = 16
 AT_ONCE = 4  # simultaneous runs: the same number of points in less time, and runs do not get into each other's way
 
 Start = Callable[[Path], Running]
@@ -128,7 +128,6 @@ def in_the_middle(start_long: Callable[..., Running]) -> Running:
     return start_long()
 
 
-@pytest.mark.podman
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.v2), signal.SIGTERM])
 def test_what_is_known_so_far_is_kept(in_the_middle: Running, metrics: Path, signum: signal.Signals) -> None:
     os.killpg(in_the_middle.process.pid, signum)
@@ -159,8 +158,7 @@ def test_second_signal_skips_the_grace(start_long: Callable[..., Running]) -> No
     running.wait().ended(130)
 
 
-@pytest.mark.podman
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGKILL, marks=pytest.mark.podman), signal.SIGHUP])
 def test_killed_run_leaves_its_rows(in_the_middle: Running, metrics: Path, signum: signal.Signals) -> None:
     in_the_middle.signal(signum)
     done = in_the_middle.wait()

@@ -50,6 +50,15 @@ def test_what_cannot_run_beside_it_keeps_it_from_running() -> None:
     assert found.unsupported == ("its server a: no",)
 
 
+def test_what_a_server_writes_cannot_be_read() -> None:
+    read = operator("b", inputs=(Input("/in", "a"), Input("/payload")))
+    (found,) = companions([operator("a"), read], {"a"})
+    assert found.inputs == (Input("/payload"),)
+    assert found.upstream == ()
+    assert [each.name for each in found.companions] == ["a"]
+    assert found.unsupported == ("it reads what a writes, which stays up beside it",)
+
+
 def test_circles_are_found() -> None:
     assert circle({"a": ["b"], "b": ["c"], "c": []}) == []
     found = circle({"a": ["b"], "b": ["c"], "c": ["b"]})

@@ -63,10 +63,20 @@ def companions(operators: Sequence[Operator], serving: Collection[str]) -> tuple
             before[name] |= before[other] if other in serving else {other: None} if other in by_name[name].after else {}
     needed = {name for each in operators for name in beside[each.name]}
     return tuple(
-        _beside(each, tuple(before[each.name]), [by_name[name] for name in beside[each.name]])
+        _beside(_without(each, needed), tuple(before[each.name]), [by_name[name] for name in beside[each.name]])
         for each in operators
         if each.name not in needed
     )
+
+
+def _without(operator: Operator, serving: Collection[str]) -> Operator:
+    """An operator that reads what serving ones write cannot be run: what stays up has not written all of it."""
+    unread = dict.fromkeys(item.source for item in operator.inputs if item.source in serving)
+    if not unread:
+        return operator
+    kept = tuple(item for item in operator.inputs if item.source not in serving)
+    reasons = (f"it reads what {name} writes, which stays up beside it" for name in unread)
+    return replace(operator, inputs=kept, unsupported=(*operator.unsupported, *reasons))
 
 
 def _beside(operator: Operator, after: tuple[str, ...], serving: Sequence[Operator]) -> Operator:
