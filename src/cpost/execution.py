@@ -97,7 +97,9 @@ class Execution:
 
     def _begin(self) -> Run:
         if self._earlier is not None:
-            return replace(self._earlier, stopped_by="")
+            # A folder that was copied is not where the earlier run's record says.
+            moved = replace(self._earlier.options, metrics_dir=self._options.metrics_dir)
+            return replace(self._earlier, options=moved, stopped_by="")
         return Run(
             schema_version=store.SCHEMA_VERSION,
             run_id=self._run_id,

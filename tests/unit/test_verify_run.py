@@ -298,3 +298,10 @@ def test_a_record_leads_to_its_input_from_any_folder(monkeypatch: pytest.MonkeyP
     lasting = execution._lasting(Options(input_dir="in", models_dir="models", outputs_dir="out"))
     assert (lasting.input_dir, lasting.models_dir) == (str(tmp_path / "in"), str(tmp_path / "models"))
     assert execution._lasting(Options(input_dir="/in")) == Options(input_dir="/in")
+
+
+def test_the_record_of_a_copied_folder_says_where_it_is_now() -> None:
+    made: Any = object.__new__(execution.Execution)
+    made._earlier = run(options=Options(metrics_dir="old", max_slowdown=0.3))
+    made._options = Options(metrics_dir="copy")
+    assert (made._begin().options.metrics_dir, made._begin().options.max_slowdown) == ("copy", 0.3)
