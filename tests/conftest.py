@@ -11,7 +11,6 @@ import pytest
 import fake_nvml
 
 Report = pytest.TestReport | pytest.CollectReport
-UNIT = Path(__file__).with_name("unit")
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -23,13 +22,6 @@ def pytest_runtest_makereport() -> Generator[None, Report, Report]:
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Report, Report]:
     return _forbid_skip((yield))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses an engine, a machine or a browser runs one test after the other, in one process; the rest beside it."""
-    for item in items:
-        if UNIT not in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("engine"))
 
 
 def _forbid_skip(report: Report) -> Report:

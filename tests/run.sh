@@ -42,5 +42,4 @@ fi
 [ ${#suites[@]} = 1 ] || "$bin/python" -m tests.images.triton >/dev/null
 
 heading "pytest"
-# Two processes: unit tests run beside those on the engine, which are one group (see tests/conftest.py).
-exec "$bin/python" -m pytest -n 2 --dist loadgroup "${suites[@]}" "$@"
+exec "$bin/python" -m pytest "${suites[@]}" "$@"
