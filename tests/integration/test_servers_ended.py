@@ -163,7 +163,7 @@ def check_read(running: Running, folder: Path) -> None:
     harness.check_csvs(folder / "metrics")
 
 
-@harness.everywhere
+@pytest.mark.v2
 def test_a_server_and_its_operator_are_measured_apart(reading: Callable[[Path], Running], tmp_path: Path) -> None:
     check_read(reading(tmp_path / "one"), tmp_path / "one")
 

@@ -16,7 +16,7 @@ from integration import harness
 from integration.conftest import Operator, Pipeline
 from integration.harness import Cpost, Done, Host, Running
 
-POINTS = 16
+POINTS = 8
 AT_ONCE = 4  # simultaneous runs: the same number of points in less time, and runs do not get into each other's way
 
 Start = Callable[[Path], Running]

@@ -106,7 +106,7 @@ def verdicts(record: Record) -> list[str]:
 # ---------------------------------------------------------------- in one go
 
 
-@harness.everywhere
+@pytest.mark.v2
 def test_what_was_measured_holds_when_it_is_enforced(sized: Sized) -> None:
     sized.done.ended(0)
     for name in ("writer", "reader"):
@@ -117,7 +117,7 @@ def test_what_was_measured_holds_when_it_is_enforced(sized: Sized) -> None:
         requests = record["recommendation"]["requests"]
         assert trial["enforced"][0]["limits"]["memory_bytes"] == requests["memory_bytes"] == 256 * MB
         assert trial["result"]["totals"]["throttled_periods"] is not None
-        assert len(harness.rows_of(sized.folder / f"{name}_verify1.csv")) > 5
+        assert len(harness.rows_of(sized.folder / f"{name}_verify1.csv")) >= 2
     assert "cpu: 1 (verified)" in sized.done.out
     assert "Running writer under limits: cpu 1, memory 256.000 MB, shared memory " in sized.done.out
     assert "\nHolds: " in sized.done.out

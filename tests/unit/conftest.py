@@ -17,7 +17,7 @@ import fake_nvml
 # How long it takes to make examples says how busy the host is, and nothing of the code.
 settings.register_profile(
     "cpost",
-    max_examples=40,
+    max_examples=30,
     deadline=None,
     database=None,
     print_blob=True,
