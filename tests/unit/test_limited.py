@@ -293,7 +293,7 @@ def test_limits_get_to_the_containers_and_no_further(tmp_path: Path) -> None:
 
 
 def test_inputs_stay_where_they_are_and_outputs_move(tmp_path: Path) -> None:
-    volume = Mount("/work/shared/a/0", "/common", read_only=False)
+    volume = Mount("/scratch/shared/a/0", "/common", read_only=False)
     beside = server(mounts=(volume, Mount("/models", "/models", read_only=True)))
     of = replace(
         STEP,
@@ -304,7 +304,7 @@ def test_inputs_stay_where_they_are_and_outputs_move(tmp_path: Path) -> None:
             volume,
         ),
         output_folders=("/outputs/a", "/outputs/a/mask"),
-        shared_folders=("/work/shared/a/0",),
+        shared_folders=("/scratch/shared/a/0",),
         servers=(beside,),
     )
     scratch = OutputFolders(tmp_path / "trials", overwrite=True)
