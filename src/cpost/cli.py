@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import difflib
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,6 +32,8 @@ from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Inter
 from cpost.verdicts import check, compare
 
 if TYPE_CHECKING:
+    from cpost.console import Console
+    from cpost.interrupts import Interrupts
     from cpost.model import Run
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -85,13 +89,20 @@ def cli() -> None:
 def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) -> None:
     """Run every operator of PIPELINE on the payload folder INPUT, measure it, and recommend requests."""
     from cpost import session
+
+    options = options_of(chosen)
+    _run(partial(session.size_pipeline, pipeline, options), as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _run(job: Callable[[Console, Interrupts], Run], *, as_json: bool, quiet: bool, verbose: bool) -> NoReturn:
+    """Do what runs a pipeline, with a console that looks on and signals taken note of, and end as the run did."""
     from cpost.console import Console
     from cpost.interrupts import Interrupts
 
     console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
-        result = session.size_pipeline(pipeline, options_of(chosen), console, interrupts)
+        result = job(console, interrupts)
     console.require_output()
     _exit(result, interrupts.signum)
 
@@ -115,15 +126,8 @@ def _exit(result: Run, signum: int | None) -> NoReturn:
 def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Run a measured pipeline again, each operator under what RUN_DIR recommends for it."""
     from cpost import session
-    from cpost.console import Console
-    from cpost.interrupts import Interrupts
 
-    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-    interrupts = Interrupts(console.announce_signal)
-    with interrupts.installed():
-        result = session.verify_run(run_dir, max_slowdown, console, interrupts)
-    console.require_output()
-    _exit(result, interrupts.signum)
+    _run(partial(session.verify_run, run_dir, max_slowdown), as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @cli.command()
@@ -159,18 +163,12 @@ def search(
 ) -> None:
     """Find the smallest memory and the right number of cores for operators of PIPELINE; both unless one is named."""
     from cpost import session
-    from cpost.console import Console
-    from cpost.interrupts import Interrupts
     from cpost.search import SearchPlan
 
-    console = Console(as_json=as_json, quiet=quiet, verbose=verbose)
-    interrupts = Interrupts(console.announce_signal)
     both = not (memory or cpu)
     plan = SearchPlan(frozenset(operators), memory or both, cpu or both, max_runs)
-    with interrupts.installed():
-        result = session.search_pipeline(pipeline, options_of(chosen), plan, console, interrupts)
-    console.require_output()
-    _exit(result, interrupts.signum)
+    job = partial(session.search_pipeline, pipeline, options_of(chosen), plan)
+    _run(job, as_json=as_json, quiet=quiet, verbose=verbose)
 
 
 @cli.command("exec", context_settings={"allow_interspersed_args": False})

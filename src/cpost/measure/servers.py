@@ -154,26 +154,30 @@ class RunningServer:
                 f"it ended before it was ready: {ended.cause or 'exit code 0'}"
             )
         states = self._model_states()
+        unready = self._unready_models(states)
         if late:
-            said = f" ({states})" if states else " (it does not answer yet)"
+            said = f" ({unready})" if unready else " (it does not answer yet)"
             limit = format_seconds(self._bench.server_timeout_ns)
             return Outcome.TIMED_OUT, f"it was not ready within {limit}, its time by --triton_timeout{said}"
-        return (Outcome.FAILED, states) if states and self._is_settled() else None
+        return (Outcome.FAILED, unready) if states is not None and unready and self._is_settled(states) else None
 
-    def _is_settled(self) -> bool:
+    def _is_settled(self, states: Sequence[ModelState]) -> bool:
         """Whether no model of it is on its way, for some time: a load may be about to begin."""
-        states = self._triton.states(self._server.models)
         now_ns = time.monotonic_ns()
         if self._settling_since_ns is None or any(state.state == "LOADING" for state in states):
             self._settling_since_ns = now_ns
         return now_ns - self._settling_since_ns > _SETTLE_NS
 
-    def _model_states(self) -> str:
-        """What a Triton says of the models that are not ready; empty where it says nothing."""
+    def _model_states(self) -> Sequence[ModelState] | None:
+        """What a Triton says of its models; None where it says nothing."""
         if self._server.kind is not ServerKind.TRITON or self._triton.server_ready() is None:
-            return ""
-        states = self._triton.states(self._server.models)
-        return "; ".join(filter(None, (_unready(name, states) for name in self._server.models)))
+            return None
+        return self._triton.states(self._server.models)
+
+    def _unready_models(self, states: Sequence[ModelState] | None) -> str:
+        """The models that are not ready, in words; empty where nothing is known of them."""
+        said = (_unready(name, states) for name in self._server.models) if states is not None else ()
+        return "; ".join(filter(None, said))
 
     def _fail(self, failure: StepResult) -> None:
         """It will not be ready: nothing more is expected of it."""
