@@ -52,7 +52,7 @@ def propose(run: Path, file: Path) -> Proposal:
         file: Clara pipeline, Kubernetes manifest, Argo workflow or Docker Compose file, YAML or JSON.
 
     Raises:
-        StoreError: the run's record cannot be read.
+        UsageError: no run's record is there.
         DefinitionError: the file cannot be read, or no container is in it.
     """
     record = store.load_run(run)

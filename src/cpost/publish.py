@@ -61,8 +61,8 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
         Where it is.
 
     Raises:
-        UsageError: a folder is not there, or something else than a page is where the page should go.
-        StoreError: a record cannot be read, or the page not written.
+        UsageError: a folder is not there or holds no run, or something else than a page is where the page should go.
+        StoreError: the page cannot be written.
     """
     for folder in folders:
         if not folder.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isqrt
 
 from cpost.limited import LimitedRuns
 from cpost.model import (
@@ -171,12 +172,13 @@ def doublings(cores: int) -> Iterator[int]:
 def between(low: int, high: int) -> int | None:
     """The limit to try next between one that fails and one that passes; None where they are near enough.
 
-    In whole steps of 16 MiB, or MiB where there is little of it.
+    In whole steps of 16 MiB, or MiB where there is little of it; by equal ratios, as it is settled to a share: a peak
+    far above the need costs few more runs.
     """
     grain = _STEP_BYTES if high > 4 * _STEP_BYTES else MIB
     if high - low <= max(grain, high // _GRAIN_SHARE):
         return None
-    middle = round_up((low + high) // 2, grain)
+    middle = round_up(isqrt(low * high), grain)
     return middle if low < middle < high else None
 
 

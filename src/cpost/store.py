@@ -33,6 +33,7 @@ from cpost.errors import StoreError, UsageError
 from cpost.model import RepeatKind, Run
 
 SCHEMA_VERSION = 1
+_NAME_A_RUN = "name a folder that cpost wrote (--metrics_dir)"
 RUN_FILE = "run.json"
 SUMMARY_FILE = "summary.csv"
 TRIALS_FILE = "trials.csv"
@@ -215,16 +216,20 @@ def load_run(path: Path) -> Run:
     """Read a record back.
 
     Raises:
-        StoreError: missing, not a record, or of a newer format.
+        UsageError: missing, not a record, or of another format.
+        StoreError: the disk or its permissions are in the way.
     """
     try:
         data: dict[str, Any] = json.loads((path / RUN_FILE if path.is_dir() else path).read_text("utf-8"))
         version = data.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise StoreError(f"{path}: record format {version!r}, this cpost reads {SCHEMA_VERSION}", "update cpost")
+            raise UsageError(f"{path}: record format {version!r}, this cpost reads {SCHEMA_VERSION}", "update cpost")
         return cattrs.structure(data, Run)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: not a run's record: {RUN_FILE} is not there", _NAME_A_RUN) from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}", "see to its permissions") from error
     except (
-        OSError,
         ValueError,
         AttributeError,
         KeyError,
@@ -232,7 +237,7 @@ def load_run(path: Path) -> Run:
         RecursionError,
         cattrs.BaseValidationError,
     ) as error:
-        raise StoreError(f"{path}: not a run's record ({error})", "name a folder that cpost wrote") from error
+        raise UsageError(f"{path}: not a run's record ({error})", _NAME_A_RUN) from error
 
 
 def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:

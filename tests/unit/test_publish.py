@@ -162,7 +162,7 @@ def test_what_is_no_page_is_not_replaced(
     ("words", "code", "said"),
     [
         (["nowhere"], 2, "nowhere is not there, or is no folder"),
-        (["."], 5, "not a run's record"),
+        (["."], 2, "not a run's record"),
         (["metrics", "-o", "."], 2, "is a folder"),
         (["metrics", "-o", "no/such/folder.html"], 5, "cannot write no/such/folder.html"),
         ([], 2, "Missing argument"),

@@ -115,7 +115,7 @@ def test_another_format_is_refused_with_a_remedy(tmp_path: Path, version: object
     saved(tmp_path, run())
     data = json.loads((tmp_path / RUN_FILE).read_text())
     (tmp_path / RUN_FILE).write_text(json.dumps({**data, "schema_version": version}))
-    with pytest.raises(StoreError, match="record format") as caught:
+    with pytest.raises(UsageError, match="record format") as caught:
         load_run(tmp_path)
     assert caught.value.hint == "update cpost"
 
@@ -137,7 +137,7 @@ def test_another_format_is_refused_with_a_remedy(tmp_path: Path, version: object
 )
 def test_what_is_no_record_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / RUN_FILE).write_bytes(text)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(UsageError) as caught:
         load_run(tmp_path)
     assert str(tmp_path) in caught.value.message
 
@@ -148,13 +148,24 @@ def test_a_record_with_a_field_of_another_kind_is_refused(tmp_path: Path, damage
     data = json.loads((tmp_path / RUN_FILE).read_text())
     data["operators"][0]["result"][damage[0]] = damage[1]
     (tmp_path / RUN_FILE).write_text(json.dumps(data))
-    with pytest.raises(StoreError, match="not a run's record"):
+    with pytest.raises(UsageError, match="not a run's record"):
         load_run(tmp_path)
 
 
-def test_a_missing_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="not a run's record"):
-        load_run(tmp_path / "none")
+@pytest.mark.parametrize("made", [False, True])
+def test_a_missing_record_is_refused(tmp_path: Path, made: bool) -> None:
+    folder = tmp_path / "metrics"
+    if made:
+        folder.mkdir()
+    with pytest.raises(UsageError, match="metrics: not a run's record") as caught:
+        load_run(folder)
+    assert caught.value.hint == "name a folder that cpost wrote (--metrics_dir)"
+
+
+def test_a_record_that_cannot_be_read_is_no_wrong_call(tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).mkdir()
+    with pytest.raises(StoreError, match="cannot read"):
+        load_run(tmp_path)
 
 
 # ---------------------------------------------------------------- the folder

@@ -176,7 +176,7 @@ def test_what_is_no_run_folder_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     places = {"X": str(tmp_path), "OK": folder(tmp_path / "run")}
-    assert called(monkeypatch, *(places.get(word, word) for word in words)) == ExitCode.ENVIRONMENT
+    assert called(monkeypatch, *(places.get(word, word) for word in words)) == ExitCode.USAGE
     assert "not a run's record" in said(capsys)[1]
 
 

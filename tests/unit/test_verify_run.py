@@ -12,7 +12,7 @@ from builders import REFUSED, record, result, run
 from cpost import execution, session
 from cpost.cli import main
 from cpost.definition import load
-from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, StoreError, UsageError
+from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.model import HostFacts, Options, Outcome, Run, Verdict, Verification
 from cpost.search import SearchPlan
@@ -113,7 +113,7 @@ def test_a_single_command_s_run_is_refused(tmp_path: Path, earlier: Run) -> None
 def test_a_folder_without_a_record_is_refused(tmp_path: Path, made: bool) -> None:
     if made:
         (tmp_path / "m").mkdir()
-    with pytest.raises(StoreError, match="not a run's record"):
+    with pytest.raises(UsageError, match="not a run's record"):
         verify(tmp_path / "m", None)
 
 
@@ -225,10 +225,10 @@ def test_a_wrong_call_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, words: s
 def test_a_refusal_is_two_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert called(monkeypatch, "verify", str(tmp_path)) == ExitCode.ENVIRONMENT
+    assert called(monkeypatch, "verify", str(tmp_path)) == ExitCode.USAGE
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"cpost: error: {tmp_path}: not a run's record")
-    assert second == "  what to do: name a folder that cpost wrote"
+    assert second == "  what to do: name a folder that cpost wrote (--metrics_dir)"
 
 
 # ---------------------------------------------------------------- the run folder
