@@ -143,7 +143,7 @@ def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, ve
     metavar="N",
     default=20,
     show_default=True,
-    help="Runs under limits, for each operator.",
+    help="Runs under limits, for each operator; those that are tried twice count twice.",
 )
 @output_options
 @measuring_options

@@ -18,7 +18,7 @@ import click
 from cpost import store
 from cpost.errors import StoreError
 from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial, Verdict
-from cpost.report import tables
+from cpost.report import searched, tables
 from cpost.terminal import visible
 from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # `cpost exec` needs no engine, and does not load its library
 _LIVE_BEAT_NS = NS_PER_S // 5
 _PLAIN_BEAT_NS = 10 * NS_PER_S
 _SHOWN_LOG_LINES = 10
+_UNDER_LIMITS = "under limits"
 _LONG_RUN, _SHORT_RUN = re.compile(r"([ =*-])\1{7,}"), r"\1\1\1"  # of what fills up a server's wide tables
 
 
@@ -117,7 +118,7 @@ class Console:
     def trial_begins(self, operator: str, limits: str) -> None:
         """What it is limited to."""
         self.note(f"Running {operator} under limits: {limits} ...")
-        self._repeat = "under limits"
+        self._repeat = _UNDER_LIMITS
         self._next_beat_ns = 0 if self._live else _PLAIN_BEAT_NS
 
     def trial_ends(self, trial: Trial) -> None:
@@ -128,8 +129,9 @@ class Console:
             self.warn(f"{trial.result.operator}, under limits: {warning}")
 
     def operator_runs(self, container: str) -> None:
-        """The container's id."""
-        self.note(f"The container id is: {container}")
+        """The container's id; of runs under limits, which are many, it is a detail."""
+        tell = self._detail if self._repeat == _UNDER_LIMITS else self.note
+        tell(f"The container id is: {container}")
 
     def operator_progress(
         self, elapsed_ns: int, percent: float | None, sample: Sample | None, peak: int | None
@@ -168,7 +170,7 @@ class Console:
         if record.spreads is not None:
             self.note(tables.spread_summary(record.spreads))
         if record.search is not None:
-            self.note(tables.search_summary(record.search))
+            self.note(searched.summary(record.search))
         for doubt in record.doubts:
             self.warn(f"{record.operator}: {doubt.what}\n  what to do: {doubt.remedy}")
         self._sampling(record)
@@ -207,6 +209,8 @@ class Console:
             proof = record.verification
             if proof is not None and proof.verdict is not Verdict.HOLDS:
                 self._line(f"The recommendation for {record.operator} did not hold: {proof.trials[-1].cause}")
+            for answer in searched.answers(record):
+                self._line(answer)
         self._without_advice(run.servers, "")
         for server in run.servers:
             self._served("all operators", server)

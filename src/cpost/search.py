@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 
-from cpost.limited import LimitedRuns
+from cpost.limited import ENDS_ALL, LimitedRuns
 from cpost.model import (
+    LEAST_MEMORY_BYTES,
     CpuChoice,
     Enforced,
     MemoryChoice,
@@ -21,14 +22,15 @@ from cpost.model import (
     allowance_ns,
 )
 from cpost.spread import baseline_wall_ns
-from cpost.units import MIB, MILLICORES_PER_CORE, round_up
+from cpost.units import MIB, MILLICORES_PER_CORE, format_mb, round_up
 
 _STEP_BYTES = 16 * MIB
 _GRAIN_SHARE = 32  # memory is settled to this part of it, at least to a step
-_LEAST_BYTES = 8 * MIB  # engines refuse less than 6
 _HEADROOM_PERCENT = 125
 _MOST_RAISES = 3
-_WORTH = 0.05  # twice the cores have to save this share of the time to be worth a look at still more
+_NONE_ENDED = "no run ended well"
+_STALLED = 0.05  # who waits for memory in more of its life is slow for want of it
+_WORTH = 0.05  # more cores have to save this share of the time to be worth a look at still more
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,8 @@ class SearchPlan:
     most_runs: int
 
 
-class _Spent(Exception):
-    """The budget of runs is."""
-
-
-class _Stopped(Exception):
-    """A signal came, or the engine is gone."""
+class _Ended(Exception):
+    """The search ended before it was settled; its text says why."""
 
 
 class Searcher:
@@ -85,79 +83,132 @@ class _One:
         self._record = record
         self._baseline_ns = baseline_wall_ns(record)
         self._count = 0
+        self._trials: list[Trial] = []
+        self._refusals: set[int | None] = set()
         self.stopped = False
 
     def _run(self, limits: Resources) -> Trial:
+        """Run it under limits, and note that; raises `_Ended` where it may not be run, or its end says nothing."""
         if self._count == self._plan.most_runs:
-            raise _Spent
+            raise _Ended(f"the budget of {self._plan.most_runs} runs was spent, see --max_runs")
         self._count += 1
         enforced = (Enforced(self._step.operator, limits),)
         earlier = (len(self._record.repeats) or 1) + self._count
         trial = self._runs.run(self._step, enforced, self._count, earlier, self._baseline_ns)
-        if trial.result.outcome in (Outcome.INTERRUPTED, Outcome.ENGINE_LOST):
+        if trial.result.outcome in ENDS_ALL:
             self.stopped = True
-            raise _Stopped
+            interrupted = trial.result.outcome is Outcome.INTERRUPTED
+            raise _Ended("the search was interrupted" if interrupted else "the engine was lost")
+        self._trials.append(trial)
         return trial
+
+    def _tried(self, walk: Callable[[], str]) -> tuple[tuple[Trial, ...], str]:
+        """The runs that were made, and why it is not settled; empty where it is."""
+        self._trials = []
+        try:
+            cause = walk()
+        except _Ended as ended:
+            cause = str(ended)
+        return tuple(self._trials), cause
 
     # ------------------------------------------------------------ memory
 
     def memory(self) -> MemoryChoice:
         """Between what it could not do without and what it peaked at."""
-        trials: list[Trial] = []
-        try:
-            settled = self._bisect(trials)
-        except (_Spent, _Stopped):
-            settled = False
-        smallest = min(map(memory_of, filter(_passed, trials)), default=None)
-        return MemoryChoice(tuple(trials), smallest, settled and smallest is not None)
+        trials, cause = self._tried(self._bisect)
+        smallest = min((trial.memory_bytes for trial in trials if _passed(trial)), default=None)
+        return MemoryChoice(trials, smallest, not cause, cause)
 
-    def _bisect(self, trials: list[Trial]) -> bool:
-        """Narrow it down until the next limit would be the same; the trials are kept as they come."""
-        low, high = self._bounds()
-        trials.append(self._memory_trial(high))
-        for _ in range(_MOST_RAISES):
-            if _passed(trials[-1]):
-                break
-            low, high = high, round_up(high * _HEADROOM_PERCENT // 100, _STEP_BYTES)
-            trials.append(self._memory_trial(high))
-        if not _passed(trials[-1]):
-            return False
-        if low < high and len(trials) == 1:
-            trials.append(self._memory_trial(low))  # what it cannot do without may be enough
-            if _passed(trials[-1]):
-                return True
+    def _bisect(self) -> str:
+        """Narrow it down until the next limit would be the same."""
+        low, highs = self._bounds()
+        if self._passes(low):
+            return ""
+        for high in highs:
+            if self._passes(high):
+                self._narrow(low, high)
+                return ""
+            low = high
+        ceiling = self._step.memory_limit_bytes
+        if low == ceiling:
+            return f"{format_mb(ceiling)} is all that an operator may use here, see --memory_limit"
+        return f"more than {format_mb(low)} was not tried"
+
+    def _narrow(self, low: int, high: int) -> None:
         while (middle := between(low, high)) is not None:
-            trials.append(self._memory_trial(middle))
-            if _passed(trials[-1]):
+            if self._passes(middle):
                 high = middle
             else:
                 low = middle
-        return True
 
-    def _bounds(self) -> tuple[int, int]:
+    def _bounds(self) -> tuple[int, list[int]]:
+        """What it could not do without, and the limits to try where that is too little, rising: its peak, then more."""
         usage = self._record.usage
         assert usage is not None
         peak = int(usage.memory_bytes.maximum or 0)
-        need = usage.need_peak_bytes if usage.need_peak_bytes is not None else peak // 2
-        low, high = (max(_LEAST_BYTES, round_up(value, MIB)) for value in (need, peak + MIB))
-        return min(low, high), high
+        highs = [round_up(peak + MIB, MIB)]
+        for _ in range(_MOST_RAISES):
+            highs.append(round_up(highs[-1] * _HEADROOM_PERCENT // 100, _STEP_BYTES))
+        ceiling = self._step.memory_limit_bytes or highs[-1]
+        least = max(LEAST_MEMORY_BYTES, round_up(usage.need_peak_bytes or 0, MIB))  # a need that is unknown is none
+        low = min(least, ceiling)
+        return low, sorted({each for high in highs if (each := min(high, ceiling)) > low})
 
-    def _memory_trial(self, memory_bytes: int) -> Trial:
-        return self._run(Resources(memory_bytes=memory_bytes))
+    def _passes(self, memory_bytes: int) -> bool:
+        """Whether it passes; where it fails and nothing says that memory was short, it may do so by chance.
+
+        What fails twice in the same way has its reasons, and is taken at its word from then on.
+        """
+        limits = Resources(memory_bytes=memory_bytes)
+        first = self._run(limits)
+        code = first.result.exit_code
+        if not _may_be_chance(first) or code in self._refusals:
+            return _passed(first)
+        second = self._run(limits)
+        if _failed(first) and _failed(second) and second.result.exit_code == code:
+            self._refusals.add(code)
+        return _passed(second)
 
     # ------------------------------------------------------------ CPU
 
     def cpu(self) -> CpuChoice:
-        """At 1, 2, 4 ... cores up to all of the host, until more of them save nothing."""
-        trials: list[Trial] = []
-        try:
-            for millicores in doublings(self._runs.cores):
-                trials.append(self._run(Resources(cpu_millicores=millicores)))
-                if not _still_gains(trials):
-                    break
-        except (_Spent, _Stopped):
-            pass
-        return chosen_cpu(trials, self._runs.max_slowdown)
+        """At 1, 2, 4 ... cores up to all of the host, until more of them are of no use."""
+        if self._step.duration_ns is not None:
+            trials, cause = self._tried(self._until_not_held_back)
+            return unthrottled_cpu(trials, self._runs.cores, self._runs.max_slowdown, cause)
+        trials, cause = self._tried(self._until_flat)
+        whole = any(trial.cpu_millicores == self._runs.cores * MILLICORES_PER_CORE for trial in trials)
+        return chosen_cpu(trials, self._runs.max_slowdown, None if whole else self._baseline_ns, cause)
+
+    def _until_flat(self) -> str:
+        for millicores in doublings(self._runs.cores):
+            self._run(Resources(cpu_millicores=millicores))
+            if not _is_flat(self._trials):
+                continue
+            if self._is_fast():
+                return ""
+            # Without limits it was faster, so some number of cores has to make a difference: was it chance?
+            self._run(Resources(cpu_millicores=millicores))
+        return (
+            "" if self._is_fast() else "with all cores, too, it was slower than without limits, maybe the host was busy"
+        )
+
+    def _is_fast(self) -> bool:
+        """Whether it has been as fast as without limits, as far as that can be told."""
+        times = _fastest(self._trials)
+        if self._baseline_ns is None or not times:
+            return True
+        longest_ns = self._baseline_ns + allowance_ns(self._baseline_ns, self._runs.max_slowdown)
+        return min(times.values()) <= longest_ns
+
+    def _until_not_held_back(self) -> str:
+        for millicores in doublings(self._runs.cores):
+            trial = self._run(Resources(cpu_millicores=millicores))
+            if _ended(trial) and trial.throttled_share is None:
+                return "how often a limit holds it back is not told here"
+            if not _is_held_back(trial, self._runs.max_slowdown):
+                break
+        return ""
 
 
 def doublings(cores: int) -> Iterator[int]:
@@ -179,34 +230,60 @@ def between(low: int, high: int) -> int | None:
     if high - low <= max(grain, high // _GRAIN_SHARE):
         return None
     middle = round_up(isqrt(low * high), grain)
-    return middle if low < middle < high else None
+    # They are more than a step apart, so there is a whole one below where there is none above.
+    return middle if middle < high else middle - grain
 
 
-def chosen_cpu(trials: Sequence[Trial], max_slowdown: float) -> CpuChoice:
+def chosen_cpu(
+    trials: Sequence[Trial], max_slowdown: float, baseline_ns: int | None = None, cause: str = ""
+) -> CpuChoice:
     """What the curve says.
 
     The knee: the fewest cores whose time is within the slowdown (or a tenth of a second) of the best. The cheapest:
     the least of cores times time, the fewest cores where there are several.
+
+    Args:
+        baseline_ns: the time without limits, with which it is compared where not all cores of the host were tried.
+        cause: why it is not settled.
     """
-    known = [(cores_of(trial), trial.result.wall_ns) for trial in trials if _ended(trial)]
-    times = [(cores, wall_ns) for cores, wall_ns in known if wall_ns]
+    times = _fastest(trials)
     if not times:
-        return CpuChoice(tuple(trials))
-    best = min(wall_ns for _, wall_ns in times)
+        return CpuChoice(tuple(trials), cause=cause or _NONE_ENDED)
+    best = min(times.values())
+    if baseline_ns is not None:
+        best = min(best, baseline_ns)
     enough = best + allowance_ns(best, max_slowdown)
-    knee = min(cores for cores, wall_ns in times if wall_ns <= enough)
-    cheapest = min(times, key=lambda each: (each[0] * each[1], each[0]))[0]
-    return CpuChoice(tuple(trials), knee, cheapest)
+    knee = min((cores for cores, wall_ns in times.items() if wall_ns <= enough), default=None)
+    cheapest = min(times, key=lambda cores: (cores * times[cores], cores))
+    return CpuChoice(tuple(trials), knee, cheapest, settled=not cause, cause=cause)
 
 
-def memory_of(trial: Trial) -> int:
-    """The memory limit of a trial."""
-    return trial.enforced[0].limits.memory_bytes or 0
+def unthrottled_cpu(trials: Sequence[Trial], cores: int, most_share: float, cause: str = "") -> CpuChoice:
+    """The fewest cores that do not hold back what runs for a set time; all that a host has never do.
+
+    Args:
+        cores: how many the host has.
+        most_share: of its life, in which it may be held back.
+        cause: why it is not settled.
+    """
+    whole = cores * MILLICORES_PER_CORE
+    enough = [
+        trial.cpu_millicores
+        for trial in trials
+        if not _is_held_back(trial, most_share)
+        or (trial.cpu_millicores >= whole and _ended(trial) and trial.throttled_share is not None)
+    ]
+    cause = cause or ("" if enough else _NONE_ENDED)
+    return CpuChoice(tuple(trials), min(enough, default=None), by_throttling=True, settled=not cause, cause=cause)
 
 
-def cores_of(trial: Trial) -> int:
-    """The CPU limit of a trial, in millicores."""
-    return trial.enforced[0].limits.cpu_millicores or 0
+def _fastest(trials: Sequence[Trial]) -> dict[int, int]:
+    """The shortest time (ns) by millicores, in the order of the runs; only of runs that ended well."""
+    times: dict[int, int] = {}
+    for trial in trials:
+        if _ended(trial) and (wall_ns := trial.result.wall_ns):
+            times[trial.cpu_millicores] = min(wall_ns, times.get(trial.cpu_millicores, wall_ns))
+    return times
 
 
 def _passed(trial: Trial) -> bool:
@@ -214,11 +291,27 @@ def _passed(trial: Trial) -> bool:
 
 
 def _ended(trial: Trial) -> bool:
-    return trial.result.outcome is Outcome.COMPLETED and bool(trial.result.wall_ns)
+    return trial.result.outcome is Outcome.COMPLETED
 
 
-def _still_gains(trials: Sequence[Trial]) -> bool:
-    if len(trials) < 2 or not (_ended(trials[-1]) and _ended(trials[-2])):
-        return True
-    before, now = trials[-2].result.wall_ns or 0, trials[-1].result.wall_ns or 0
-    return now < before * (1 - _WORTH)
+def _failed(trial: Trial) -> bool:
+    return trial.result.outcome is Outcome.FAILED
+
+
+def _is_held_back(trial: Trial, most_share: float) -> bool:
+    """Whether its CPU limit held it back in more of its life than that, or nobody can tell."""
+    return not _ended(trial) or trial.throttled_share is None or trial.throttled_share > most_share
+
+
+def _may_be_chance(trial: Trial) -> bool:
+    """Whether it took too long, or failed, with no sign that its memory was to blame."""
+    killed = trial.result.totals is not None and trial.result.totals.oom_kills
+    late = trial.verdict is Verdict.SLOW and trial.slowdown is not None
+    return (late or _failed(trial)) and not killed and (trial.stalled_share or 0) <= _STALLED
+
+
+def _is_flat(trials: Sequence[Trial]) -> bool:
+    """Whether the last number of cores saved next to nothing over the fewer ones."""
+    times = _fastest(trials)
+    last = times.pop(trials[-1].cpu_millicores, None)
+    return last is not None and bool(times) and last >= min(times.values()) * (1 - _WORTH)

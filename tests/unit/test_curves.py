@@ -56,7 +56,7 @@ def found(
         baseline_ms and baseline_ms * MS,
         0.1,
         None if memory is None else MemoryChoice(memory, smallest and smallest * MB),
-        None if cpu is None else CpuChoice(cpu, given.get("knee"), given.get("cheapest")),
+        None if cpu is None else CpuChoice(cpu, *map(given.get, ("knee", "cheapest")), bool(given.get("timed"))),
     )
 
 
@@ -70,6 +70,12 @@ MEMORY = (
     trial(Verdict.SLOW, 3000, 70),
     trial(Verdict.HOLDS, 2100, 80),
 )
+
+
+def test_what_ran_for_a_set_time_has_no_curve_of_times_by_cores() -> None:
+    tried = (trial(Verdict.HOLDS, 2000, cores=1), trial(Verdict.HOLDS, 2000, cores=2))
+    assert len(curves(cpu=tried)) == 1
+    assert curves(cpu=tried, timed=1) == ()
 
 
 # ---------------------------------------------------------------- memory

@@ -25,7 +25,7 @@ from cpost.model import (
     Verdict,
     Verification,
 )
-from cpost.report import spreadsheet, tables
+from cpost.report import searched, spreadsheet, tables
 
 SECOND = 10**9
 
@@ -113,13 +113,17 @@ def test_a_server_has_a_row_of_its_own_and_its_own_series() -> None:
 
 
 def test_all_runs_in_their_order_and_the_last_one_s_figures_in_the_summary() -> None:
-    search = Search(SECOND, 0.1, MemoryChoice((trial(), trial())), CpuChoice((trial(Verdict.SLOW),), 2000, 1000))
+    memory = MemoryChoice((trial(), trial()))
+    search = Search(SECOND, 0.1, memory, CpuChoice((trial(Verdict.SLOW),), 2000, 1000, settled=True))
     made = replace(proved(trial(Verdict.BROKEN), trial(slowdown=0.5)), search=search)
     purposes = [row["purpose"] for row in parsed(spreadsheet.trials([made]))]
     assert purposes == ["verify", "verify", "search memory", "search memory", "search cpu"]
     (row,) = parsed(spreadsheet.summary([made], complete=True))
     assert (row["verified"], row["verify_runs"], row["verify_slowdown_percent"]) == ("holds", "2", "50.0")
     assert (row["smallest_memory_mb"], row["knee_cpu"], row["cheapest_cpu"]) == ("", "2", "1")
+    assert (row["smallest_memory_settled"], row["cpu_settled"]) == ("no", "yes")
+    (without,) = parsed(spreadsheet.summary([record()], complete=True))
+    assert (without["smallest_memory_settled"], without["cpu_settled"]) == ("", "")
 
 
 # ---------------------------------------------------------------- tables
@@ -132,6 +136,14 @@ def test_all_runs_in_their_order_and_the_last_one_s_figures_in_the_summary() -> 
         (trial(slowdown=None), "Holds: 1.000 s"),
         (trial(Verdict.SLOW, "took 5 % longer"), "Too slow: 1.000 s (+5.0 %), took 5 % longer"),
         (trial(Verdict.BROKEN, "killed", result=result(), slowdown=None), "Breaks: -, killed"),
+        (
+            trial(Verdict.BROKEN, "stopped on request", result=result(Outcome.INTERRUPTED), slowdown=None),
+            "Interrupted: -, stopped on request",
+        ),
+        (
+            trial(Verdict.BROKEN, "no answer", result=result(Outcome.ENGINE_LOST), slowdown=None),
+            "Engine lost: -, no answer",
+        ),
     ],
 )
 def test_the_line_of_a_run(one: Trial, line: str) -> None:
@@ -152,40 +164,89 @@ def memory_trial(memory: int, verdict: Verdict = Verdict.HOLDS, **given: Any) ->
     return trial(verdict, enforced=(Enforced("a", Resources(memory_bytes=memory * MB)),), **given)
 
 
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
 def test_a_search_is_shown_in_the_order_of_the_limits() -> None:
     killed = memory_trial(50, Verdict.BROKEN, cause="killed", result=result(Outcome.OOM_KILLED), slowdown=None)
-    memory = MemoryChoice((memory_trial(100), killed, memory_trial(75)), 75 * MB, settled=True)
-    lines = tables.search_summary(Search(SECOND, 0.1, memory)).splitlines()
-    assert [line.split("|")[1].strip() for line in lines[3:6]] == ["50.000 MB", "75.000 MB", "100.000 MB"]
-    assert [cell.strip() for cell in lines[3].split("|")[2:-1]] == ["-", "-", "broken", "killed"]
-    assert lines[-1] == "The smallest memory that passed: 75.000 MB"
+    slow = memory_trial(75, Verdict.SLOW, cause="took 5 % longer", stalled_share=0.3)
+    memory = MemoryChoice((memory_trial(100), killed, slow), 100 * MB, settled=True)
+    lines = searched.summary(Search(SECOND, 0.1, memory)).splitlines()
+    assert lines[0] == "Without limits it took 1.000 s; up to 1.100 s is fast enough"
+    assert [cells_of(line) for line in (lines[2], *lines[4:7])] == [
+        ["Memory limit", "Time", "Slowdown", "Waited for memory", "Verdict", "Why"],
+        ["50.000 MB", "-", "-", "-", "broken", "killed"],
+        ["75.000 MB", "1.000 s", "+5.0 %", "30 %", "slow", ""],  # why is in columns
+        ["100.000 MB", "1.000 s", "+5.0 %", "-", "holds", ""],
+    ]
+    assert lines[-1] == "The smallest memory that passed: 100.000 MB"
 
 
-def test_cores_are_shown_as_cores() -> None:
-    one, two = (trial(enforced=(Enforced("a", Resources(cores)),)) for cores in (1000, 2000))
-    shown = tables.search_summary(Search(SECOND, 0.1, cpu=CpuChoice((one, two), 2000, 1000)))
-    assert [line.split("|")[1].strip() for line in shown.splitlines()[3:5]] == ["1", "2"]
-    assert shown.endswith("The fewest cores that are fast enough: 2; cores times time is least with 1")
+def test_no_time_is_named_that_nothing_was_compared_with() -> None:
+    timeless = MemoryChoice((memory_trial(100, slowdown=None),), 100 * MB, settled=True)
+    assert "Without limits" not in searched.summary(Search(SECOND, 0.1, timeless))
+    assert "Without limits" not in searched.summary(Search(None, 0.1, MemoryChoice((memory_trial(100),), MB, True)))
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    lines = searched.summary(Search(None, 0.1, MemoryChoice((memory_trial(100),), 100 * MB, True))).splitlines()
+    assert cells_of(lines[1]) == ["Memory limit", "Time", "Slowdown", "Verdict"]
+
+
+def cores_trial(cores: int, **given: Any) -> Trial:
+    return trial(enforced=(Enforced("a", Resources(1000 * cores)),), **given)
+
+
+def test_cores_are_shown_with_their_cost() -> None:
+    slow = cores_trial(2, verdict=Verdict.SLOW, cause="took longer", slowdown=0.5, throttled_share=0.9)
+    dead = cores_trial(4, verdict=Verdict.BROKEN, cause="killed", result=result(Outcome.OOM_KILLED, wall_ns=SECOND))
+    lines = searched.summary(Search(SECOND, 0.1, cpu=CpuChoice((dead, cores_trial(1), slow), 2000, 1000, settled=True)))
+    assert [cells_of(line) for line in lines.splitlines()[2:7] if "|" in line] == [
+        ["CPU limit", "Time", "Slowdown", "Cores x time", "Held back", "Verdict", "Why"],
+        ["1", "1.000 s", "+5.0 %", "1.000 s", "25 %", "holds", ""],
+        ["2", "1.000 s", "+50.0 %", "2.000 s", "90 %", "slow", ""],
+        ["4", "1.000 s", "+5.0 %", "-", "25 %", "broken", "killed"],
+    ]
+    assert lines.endswith("The fewest cores that are fast enough: 2; cores times time is least with 1")
+
+
+def test_what_runs_for_a_set_time_has_no_cost_in_cores() -> None:
+    one = cores_trial(1, slowdown=None)
+    lines = searched.summary(Search(SECOND, 0.1, cpu=CpuChoice((one,), 1000, by_throttling=True, settled=True)))
+    assert lines.splitlines()[0] == "It ran for a set time, of which a CPU limit may hold it back in 10%"
+    assert cells_of(lines.splitlines()[2]) == ["CPU limit", "Time", "Held back", "Verdict"]
+    assert lines.endswith("The fewest cores that hold it back no more than allowed: 1")
+
+
+SPENT = "the budget of 2 runs was spent, see --max_runs"
 
 
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        (Search(1, 0.1, MemoryChoice(())), "No memory limit was tried."),
+        (Search(1, 0.1, MemoryChoice((), cause=SPENT)), f"No memory limit was tried: {SPENT}"),
         (
-            Search(1, 0.1, MemoryChoice((memory_trial(1, Verdict.BROKEN),))),
-            "No memory limit that was tried was enough.",
+            Search(1, 0.1, MemoryChoice((memory_trial(1, Verdict.BROKEN),), cause=SPENT)),
+            f"No memory limit that was tried was enough: {SPENT}",
         ),
         (
-            Search(1, 0.1, MemoryChoice((memory_trial(1),), MB)),
-            "1.000 MB (the budget of runs ended before it was settled",
+            Search(1, 0.1, MemoryChoice((memory_trial(1),), MB, cause="the search was interrupted")),
+            "The smallest memory that passed: 1.000 MB (not settled, less may do: the search was interrupted)",
         ),
-        (Search(1, 0.1, cpu=CpuChoice(())), "No number of cores was tried: the budget of runs ended before"),
-        (Search(1, 0.1, cpu=CpuChoice((trial(),))), "No number of cores can be named: no run ended well."),
+        (Search(1, 0.1, cpu=CpuChoice((), cause=SPENT)), f"No number of cores was tried: {SPENT}"),
+        (
+            Search(1, 0.1, cpu=CpuChoice((trial(),), cause="no run ended well")),
+            "No number of cores that was tried was enough: no run ended well",
+        ),
+        (
+            Search(1, 0.1, cpu=CpuChoice((trial(),), 1000, 1000, cause=SPENT)),
+            f"The fewest cores that are fast enough: 1; cores times time is least with 1 (not settled: {SPENT})",
+        ),
     ],
 )
 def test_what_a_search_did_not_find_is_said(search: Search, said: str) -> None:
-    assert said in tables.search_summary(search)
+    assert searched.summary(search).splitlines()[-1] == said
 
 
 # ---------------------------------------------------------------- the console
@@ -224,6 +285,35 @@ def test_the_end_says_what_did_not_hold_even_when_quiet(capsys: pytest.CaptureFi
     assert "The recommendation for a did not hold: because of this" in capsys.readouterr().out
     Console(quiet=True).run_ends(run(proved(trial()), complete=True))
     assert "did not hold" not in capsys.readouterr().out
+
+
+def test_the_end_says_what_was_found_even_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    search = Search(
+        SECOND, 0.1, MemoryChoice((trial(),), 256 * MB, True), CpuChoice((trial(),), 2000, 1000, settled=True)
+    )
+    service = Search(SECOND, 0.1, None, CpuChoice((trial(),), 1000, by_throttling=True, settled=True))
+    run_of = run(record(search=search), record("b", search=service), complete=True)
+    Console(quiet=True).run_ends(run_of)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "The smallest memory that passed for a: 256.000 MB",
+        "The fewest cores that are fast enough for a: 2; cores times time is least with 1",
+        "The fewest cores that hold b back no more than allowed: 1",
+    ]
+
+
+def test_containers_of_runs_under_limits_are_a_detail(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (False, True):
+        console = Console(verbose=verbose)
+        console.operator_begins(step())
+        console.operator_runs("first")
+        console.trial_begins("a", "cpu 1")
+        console.operator_runs("second")
+        console.operator_begins(step())
+        console.operator_runs("third")
+        said = capsys.readouterr().out
+        assert "The container id is: first" in said
+        assert "The container id is: third" in said
+        assert ("second" in said) is verbose
 
 
 def test_a_verification_that_was_stopped_is_told_from_a_partial_run(capsys: pytest.CaptureFixture[str]) -> None:

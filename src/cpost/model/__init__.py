@@ -97,6 +97,7 @@ from cpost.model.sizing import (
     Verdict,
 )
 from cpost.model.trial import (
+    LEAST_MEMORY_BYTES,
     CpuChoice,
     Enforced,
     MemoryChoice,
@@ -112,6 +113,7 @@ __all__ = [
     "FINE",
     "KERNEL",
     "LAST_SAMPLE",
+    "LEAST_MEMORY_BYTES",
     "PIPELINE",
     "PROCESS_TREE",
     "WHOLE_CORES",

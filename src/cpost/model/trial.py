@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from cpost.model.definition import Resources
 from cpost.model.readings import StepResult
 from cpost.model.sizing import Usage, Verdict
-from cpost.units import NS_PER_S
+from cpost.units import MIB, NS_PER_S, format_cores, format_mb
 
+LEAST_MEMORY_BYTES = 6 * MIB  # engines set no smaller limit
 # A start takes some 10 ms more or less, whatever the operator: less than this is no slowdown.
 _GRAIN_NS = NS_PER_S // 10
 
@@ -29,6 +30,18 @@ class Enforced:
     name: str
     limits: Resources
     dev_shm_bytes: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The limits in words: "cpu 1, memory 256.000 MB, shared memory 67.109 MB"."""
+        parts = []
+        if self.limits.cpu_millicores is not None:
+            parts.append(f"cpu {format_cores(self.limits.cpu_millicores)}")
+        if self.limits.memory_bytes is not None:
+            parts.append(f"memory {format_mb(self.limits.memory_bytes)}")
+        if self.dev_shm_bytes is not None:
+            parts.append(f"shared memory {format_mb(self.dev_shm_bytes)}")
+        return ", ".join(parts) or "no limits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,16 @@ class Trial:
     servers: tuple[StepResult, ...] = ()
     series_file: str = ""
 
+    @property
+    def memory_bytes(self) -> int:
+        """What the operator's memory was limited to; 0 = it was not."""
+        return self.enforced[0].limits.memory_bytes or 0
+
+    @property
+    def cpu_millicores(self) -> int:
+        """What the operator's CPU was limited to; 0 = it was not."""
+        return self.enforced[0].limits.cpu_millicores or 0
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -76,16 +99,22 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class CpuChoice:
-    """Run time by cores, and what follows.
+    """Numbers of cores that were tried, and what follows.
 
     Attributes:
-        knee_millicores: the fewest cores from which on more of them save little time.
-        cheapest_millicores: where cores times time is least.
+        knee_millicores: the fewest cores that do: more of them save little time, or do not hold it back less often.
+        cheapest_millicores: where cores times time is least; None by throttling.
+        by_throttling: of an operator that runs for a set time, which no limit makes longer: judged by how often its
+            quota held it back.
+        cause: why it is not settled, in a few words; empty where it is.
     """
 
     trials: tuple[Trial, ...]
     knee_millicores: int | None = None
     cheapest_millicores: int | None = None
+    by_throttling: bool = False
+    settled: bool = False
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +122,15 @@ class MemoryChoice:
     """Memory limits that were tried, and the smallest that passed.
 
     Attributes:
-        settled: the next smaller limit that would be tried is known to fail, or nothing smaller would be, as it is
-            what the operator was seen to be unable to do without; False = the budget ended before.
+        settled: the next smaller limit that would be tried is known to fail, or nothing smaller would be: it is what
+            the operator was seen to be unable to do without, or the least that engines set.
+        cause: why it is not settled, in a few words; empty where it is.
     """
 
     trials: tuple[Trial, ...]
     smallest_bytes: int | None = None
     settled: bool = False
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

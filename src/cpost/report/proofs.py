@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from cpost.model import (
     CpuChoice,
-    Enforced,
     MemoryChoice,
     OperatorRecord,
     Search,
@@ -61,11 +60,11 @@ def search_section(record: OperatorRecord, search: Search) -> Section:
     if search.memory is not None:
         notes.append(Note("found", memory_answer(search.memory)))
         curves += _memory_curve(record, search, search.memory)
-        tables.append(_trials(f"Memory limits, {allowed}", search.memory.trials, _memory))
+        tables.append(_trials(f"Memory limits, {allowed}", search.memory.trials, lambda trial: trial.memory_bytes))
     if search.cpu is not None:
         notes.append(Note("found", cpu_answer(search.cpu)))
         curves += _cpu_curve(search, search.cpu)
-        tables.append(_trials(f"CPU limits, {allowed}", search.cpu.trials, _cpu))
+        tables.append(_trials(f"CPU limits, {allowed}", search.cpu.trials, lambda trial: trial.cpu_millicores))
     return Section(
         title=f"How small {record.operator} can be",
         anchor=f"{anchor_of(record.operator)}--search",
@@ -80,7 +79,8 @@ def search_section(record: OperatorRecord, search: Search) -> Section:
 
 def _memory_curve(record: OperatorRecord, search: Search, found: MemoryChoice) -> list[Curve]:
     """The curve; none where nothing was tried."""
-    points = tuple(_point(each, _memory(each) / MB, format_mb(_memory(each))) for each in found.trials if _memory(each))
+    tried = ((each, each.memory_bytes) for each in found.trials)
+    points = tuple(_point(each, limit / MB, format_mb(limit)) for each, limit in tried if limit)
     if not points:
         return []
     source = "Each point is a run under that limit. Need and peak are the run's without limits. MB = 10^6 bytes."
@@ -107,13 +107,10 @@ def _pin(label: str, style: str, value_bytes: int | None, mark: str = "") -> tup
 
 
 def _cpu_curve(search: Search, found: CpuChoice) -> list[Curve]:
-    """Likewise."""
-    points = tuple(
-        _point(each, _cpu(each) / MILLICORES_PER_CORE, f"cpu {format_cores(_cpu(each))}")
-        for each in found.trials
-        if _cpu(each)
-    )
-    if not points:
+    """Likewise; none of what ran for a set time, which is as long with any number of cores."""
+    tried = ((each, each.cpu_millicores) for each in found.trials)
+    points = tuple(_point(each, cpu / MILLICORES_PER_CORE, f"cpu {format_cores(cpu)}") for each, cpu in tried if cpu)
+    if not points or found.by_throttling:
         return []
     source = (
         "Each point is a run with so many cores, each doubling as wide as the next. Knee: from there on more cores "
@@ -158,14 +155,6 @@ def _allowed(max_slowdown: float, baseline_wall_ns: int | None) -> str:
     return f"at most {max_slowdown:.0%} longer than {baseline}"
 
 
-def _memory(trial: Trial) -> int:
-    return trial.enforced[0].limits.memory_bytes or 0
-
-
-def _cpu(trial: Trial) -> int:
-    return trial.enforced[0].limits.cpu_millicores or 0
-
-
 def _trials(caption: str, trials: Sequence[Trial], by: Callable[[Trial], int] | None = None) -> Table:
     ordered = trials if by is None else sorted(trials, key=by)
     return Table(caption, _COLUMNS, tuple(map(_row, ordered)))
@@ -174,7 +163,7 @@ def _trials(caption: str, trials: Sequence[Trial], by: Callable[[Trial], int] | 
 def _row(trial: Trial) -> tuple[Cell, ...]:
     wall = trial.result.wall_ns
     return (
-        Cell("; ".join(map(_limits, trial.enforced)) or "none"),
+        Cell("; ".join(f"{each.name}: {each.text}" for each in trial.enforced) or "none"),
         Cell(VERDICTS[trial.verdict], "good" if trial.verdict is Verdict.HOLDS else "bad"),
         Cell(UNKNOWN if wall is None else format_seconds(wall)),
         Cell(_share(trial.slowdown, "+.1%")),
@@ -182,17 +171,6 @@ def _row(trial: Trial) -> tuple[Cell, ...]:
         Cell(_share(trial.stalled_share, ".1%")),
         Cell(trial.cause),
     )
-
-
-def _limits(enforced: Enforced) -> str:
-    limits, parts = enforced.limits, []
-    if limits.cpu_millicores is not None:
-        parts.append(f"cpu {format_cores(limits.cpu_millicores)}")
-    if limits.memory_bytes is not None:
-        parts.append(f"memory {format_mb(limits.memory_bytes)}")
-    if enforced.dev_shm_bytes is not None:
-        parts.append(f"shared memory {format_mb(enforced.dev_shm_bytes)}")
-    return f"{enforced.name}: {', '.join(parts) or 'none'}"
 
 
 def _share(value: float | None, form: str) -> str:

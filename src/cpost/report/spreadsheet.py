@@ -118,8 +118,10 @@ SUMMARY_COLUMNS = (
     "verify_slowdown_percent",
     "verify_throttled_percent",
     "smallest_memory_mb",
+    "smallest_memory_settled",
     "knee_cpu",
     "cheapest_cpu",
+    "cpu_settled",
 )
 TRIAL_COLUMNS = (
     "operator",
@@ -188,7 +190,7 @@ def summary(records: Iterable[OperatorRecord], servers: Iterable[ServerRecord] =
         servers: those that operators shared.
         complete: whether the run got to its last operator; stands in every row.
     """
-    last = "yes" if complete else "no"
+    last = _yes_no(complete)
     rows: list[Sequence[Cell]] = []
     for record in records:
         rows.append((*_summary_row(record), last, *_repeat_cells(record), *_NO_SERVER, *_trial_cells(record)))
@@ -286,7 +288,7 @@ def _summary_row(record: OperatorRecord) -> Sequence[Cell]:
     return row
 
 
-def _server_row(server: ServerRecord, of: str, last: str) -> Sequence[Cell]:
+def _server_row(server: ServerRecord, of: str, last: Cell) -> Sequence[Cell]:
     """A server's row; its whole life is where an operator's figures are."""
     name = f"{of}__{server.name}"
     like_operator = OperatorRecord(
@@ -305,7 +307,7 @@ def _server_row(server: ServerRecord, of: str, last: str) -> Sequence[Cell]:
         _scaled(load.memory_bytes.maximum if load else None, MB),
         *_served_cells(server.triton),
         server.recommendation.verified.value if server.recommendation.verified else None,
-        *(None,) * 6,
+        *(None,) * (len(_TRIALS) - 1),
     )
 
 
@@ -320,9 +322,15 @@ def _trial_cells(record: OperatorRecord) -> Sequence[Cell]:
         _percent(last.slowdown if last else None),
         _percent(last.throttled_share if last else None),
         _scaled(memory.smallest_bytes if memory else None, MB),
+        _yes_no(memory.settled if memory else None),
         _scaled(cpu.knee_millicores if cpu else None, 1000),
         _scaled(cpu.cheapest_millicores if cpu else None, 1000),
+        _yes_no(cpu.settled if cpu else None),
     )
+
+
+def _yes_no(known: bool | None) -> Cell:
+    return None if known is None else "yes" if known else "no"
 
 
 def _percent(share: float | None) -> Cell:
@@ -388,5 +396,6 @@ def _scaled(value: float | None, unit: int) -> Cell:
 
 
 _NO_DETAIL = Detail()
+_TRIALS = SUMMARY_COLUMNS[SUMMARY_COLUMNS.index("verified") :]
 _NO_SERVER: Sequence[Cell] = (None,) * (SUMMARY_COLUMNS.index("verified") - SUMMARY_COLUMNS.index("server_of"))
 _NO_READING = GpuReading()

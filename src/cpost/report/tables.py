@@ -19,7 +19,6 @@ from cpost.model import (
     Recommendation,
     Repeat,
     Resources,
-    Search,
     Server,
     ServerRecord,
     Spread,
@@ -33,7 +32,7 @@ from cpost.model import (
 )
 from cpost.model.gpu import busiest, fullest
 from cpost.report.wording import UNKNOWN as _UNKNOWN
-from cpost.report.wording import VERDICTS, cpu_answer, cpu_mark, marks, memory_answer, peak_mark
+from cpost.report.wording import cpu_mark, ending, marks, peak_mark
 from cpost.terminal import visible
 from cpost.units import (
     MB,
@@ -97,43 +96,13 @@ def trial_line(trial: Trial) -> str:
     wall, slowdown = trial.result.wall_ns, trial.slowdown
     time = _cell(wall, format_seconds) + (f" ({slowdown * 100:+.1f} %)" if slowdown is not None else "")
     cause = f", {trial.cause}" if trial.cause else ""
-    return f"{VERDICTS[trial.verdict]}: {time}{cause}"
+    return f"{ending(trial)}: {time}{cause}"
 
 
-def search_summary(search: Search) -> str:
-    """The tables of what was tried, in the order of the limits, and what follows."""
-    parts = []
-    if search.memory is not None:
-        parts += _trials_table("Memory limit", search.memory.trials, _memory_limit)
-        parts.append(memory_answer(search.memory))
-    if search.cpu is not None:
-        parts += _trials_table("CPU limit", search.cpu.trials, _cpu_limit)
-        parts.append(cpu_answer(search.cpu))
-    return "\n".join(parts)
-
-
-def _memory_limit(trial: Trial) -> int:
-    return trial.enforced[0].limits.memory_bytes or 0
-
-
-def _cpu_limit(trial: Trial) -> int:
-    return trial.enforced[0].limits.cpu_millicores or 0
-
-
-def _trials_table(label: str, trials: Sequence[Trial], limit: Callable[[Trial], int]) -> list[str]:
-    """The table; nothing where nothing was tried."""
-    show = format_cores if limit is _cpu_limit else format_mb
-    rows = [
-        [
-            show(limit(trial)),
-            _cell(trial.result.wall_ns, format_seconds),
-            _UNKNOWN if trial.slowdown is None else f"{trial.slowdown * 100:+.1f} %",
-            trial.verdict.value,
-            trial.cause or "",
-        ]
-        for trial in sorted(trials, key=limit)
-    ]
-    return [tabulate(rows, [label, "Time", "Slowdown", "Verdict", "Why"], tablefmt="pretty")] if rows else []
+def columns_table(columns: Mapping[str, Sequence[str]]) -> str:
+    """A table by columns, without those in which nothing is known or said; empty where none is left."""
+    telling = {name: cells for name, cells in columns.items() if set(cells) - {"", _UNKNOWN}}
+    return tabulate(telling, "keys", tablefmt="pretty") if telling else ""
 
 
 def pipeline_summary(records: Sequence[OperatorRecord], servers: Sequence[ServerRecord] = ()) -> str:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from cpost.model import ENGINE_STATS, PROCESS_TREE, CpuChoice, MemoryChoice, Outcome, StepResult, Usage, Verdict
+from cpost.model import (
+    ENGINE_STATS,
+    PROCESS_TREE,
+    CpuChoice,
+    MemoryChoice,
+    Outcome,
+    StepResult,
+    Trial,
+    Usage,
+    Verdict,
+)
 from cpost.units import format_cores, format_mb
 
 UNKNOWN = "-"
@@ -25,6 +35,13 @@ def marks(result: StepResult) -> list[str]:
     return found
 
 
+def ending(trial: Trial) -> str:
+    """What became of a run under limits; one that was ended from outside says nothing of them."""
+    if trial.result.outcome in (Outcome.INTERRUPTED, Outcome.ENGINE_LOST):
+        return _MARKS[trial.result.outcome]
+    return VERDICTS[trial.verdict]
+
+
 def cpu_mark(result: StepResult) -> str:
     """What stands before its CPU figures: nothing, or that they are lower bounds."""
     return ">= " if result.totals is not None and result.totals.source == ENGINE_STATS else ""
@@ -37,21 +54,39 @@ def peak_mark(result: StepResult, usage: Usage) -> str:
     return "~ " if result.totals is not None and result.totals.source == PROCESS_TREE else ">= "
 
 
-def memory_answer(found: MemoryChoice) -> str:
-    """What follows from the memory limits that were tried."""
+def memory_answer(found: MemoryChoice, operator: str = "") -> str:
+    """What follows from the memory limits that were tried.
+
+    Args:
+        operator: is named where there is no other sign of whose answer it is.
+    """
+    whose, why = _of(operator, found.cause)
     if not found.trials:
-        return "No memory limit was tried."
+        return f"No memory limit was tried{whose}{why}"
     if found.smallest_bytes is None:
-        return "No memory limit that was tried was enough."
-    doubt = "" if found.settled else " (the budget of runs ended before it was settled: less may do)"
-    return f"The smallest memory that passed: {format_mb(found.smallest_bytes)}{doubt}"
+        return f"No memory limit that was tried was enough{whose}{why}"
+    doubt = "" if found.settled else f" (not settled, less may do{why})"
+    return f"The smallest memory that passed{whose}: {format_mb(found.smallest_bytes)}{doubt}"
 
 
-def cpu_answer(found: CpuChoice) -> str:
-    """What follows from the numbers of cores that were tried."""
+def cpu_answer(found: CpuChoice, operator: str = "") -> str:
+    """What follows from the numbers of cores that were tried.
+
+    Args:
+        operator: see `memory_answer`.
+    """
+    whose, why = _of(operator, found.cause)
     if not found.trials:
-        return "No number of cores was tried: the budget of runs ended before (--max_runs)."
-    if found.knee_millicores is None or found.cheapest_millicores is None:
-        return "No number of cores can be named: no run ended well."
-    knee, cheapest = format_cores(found.knee_millicores), format_cores(found.cheapest_millicores)
-    return f"The fewest cores that are fast enough: {knee}; cores times time is least with {cheapest}"
+        return f"No number of cores was tried{whose}{why}"
+    if found.knee_millicores is None:
+        return f"No number of cores that was tried was enough{whose}{why}"
+    knee = format_cores(found.knee_millicores)
+    if found.cheapest_millicores is None:
+        return f"The fewest cores that hold {operator or 'it'} back no more than allowed: {knee}"
+    cheapest = format_cores(found.cheapest_millicores)
+    doubt = "" if found.settled else f" (not settled{why})"
+    return f"The fewest cores that are fast enough{whose}: {knee}; cores times time is least with {cheapest}{doubt}"
+
+
+def _of(operator: str, cause: str) -> tuple[str, str]:
+    return f" for {operator}" if operator else "", f": {cause}" if cause else ""
