@@ -10,6 +10,7 @@ from typing import Protocol
 
 from cpost.measurer import Measurer, Once, Subject
 from cpost.model import (
+    LEAST_MEMORY_BYTES,
     Advice,
     Enforced,
     Mount,
@@ -27,10 +28,9 @@ from cpost.model import (
 from cpost.outputs import OutputFolders
 from cpost.spread import baseline_wall_ns
 from cpost.store import RunFolder
-from cpost.trials import MOST_TRIALS, Observed, judge, limits_text, raised, requests_of
-from cpost.units import MIB, MILLICORES_PER_CORE, format_seconds, whole_pages
+from cpost.trials import MOST_TRIALS, Observed, judge, raised, requests_of
+from cpost.units import MILLICORES_PER_CORE, format_seconds, whole_pages
 
-_LEAST_BYTES = 6 * MIB  # Docker's own minimum
 _PROOFS = (
     "verified:",
     "not verified:",
@@ -185,7 +185,7 @@ def _possible(enforced: Sequence[Enforced], step: Step, cores: int) -> tuple[Enf
         if cpu is not None:
             cpu = min(cpu, cores * MILLICORES_PER_CORE)
         if memory is not None:
-            memory = max(_LEAST_BYTES, min(memory, step.memory_limit_bytes or memory))
+            memory = max(LEAST_MEMORY_BYTES, min(memory, step.memory_limit_bytes or memory))
         return replace(each, limits=Resources(cpu, memory))
 
     return tuple(map(clamped, enforced))
@@ -194,10 +194,10 @@ def _possible(enforced: Sequence[Enforced], step: Step, cores: int) -> tuple[Enf
 def _told(step: Step, enforced: Sequence[Enforced]) -> str:
     """What people read: the operator's limits, and those of its servers, which may have none."""
     own, *servers = enforced
-    limited = [f"{each.name} with {limits_text(each)}" for each in servers]
+    limited = [f"{each.name} with {each.text}" for each in servers]
     names = {each.name for each in servers}
     free = [f"{each.step.operator} without limits" for each in step.servers if each.step.operator not in names]
-    return "; ".join([limits_text(own), *limited, *free])
+    return "; ".join([own.text, *limited, *free])
 
 
 def _limited(step: Step, enforced: Sequence[Enforced]) -> Step:

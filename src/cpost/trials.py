@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cpost.model import Enforced, Outcome, Resources, Sample, StepResult, Trial, Usage, Verdict, allowance_ns
-from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_US, format_cores, format_mb, round_up
+from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_US, round_up
 
 MOST_TRIALS = 4  # the recommendation, and three raises
 _PERIOD_NS = 100 * NS_PER_MS  # of the CPU scheduler's quota, where nobody says otherwise (engines do not)
@@ -183,18 +183,6 @@ def _more_cpu(each: Enforced) -> Enforced:
     cpu = each.limits.cpu_millicores or 0
     higher = max(cpu + MILLICORES_PER_CORE, round_up(cpu * _CPU_FACTOR_PERCENT // 100, MILLICORES_PER_CORE))
     return replace(each, limits=replace(each.limits, cpu_millicores=higher))
-
-
-def limits_text(each: Enforced) -> str:
-    """ "cpu 1, memory 256.000 MB, shared memory 67.109 MB"."""
-    parts = []
-    if each.limits.cpu_millicores is not None:
-        parts.append(f"cpu {format_cores(each.limits.cpu_millicores)}")
-    if each.limits.memory_bytes is not None:
-        parts.append(f"memory {format_mb(each.limits.memory_bytes)}")
-    if each.dev_shm_bytes is not None:
-        parts.append(f"shared memory {format_mb(each.dev_shm_bytes)}")
-    return ", ".join(parts) or "no limits"
 
 
 def requests_of(each: Enforced, before: Resources) -> Resources:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.model import Detail, Enforced, Outcome, Resources, StepResult, Trial, Verdict
-from cpost.trials import Observed, judge, limits_text, raised, requests_of, throttled_share
+from cpost.trials import Observed, judge, raised, requests_of, throttled_share
 
 SECOND = 10**9
 CORES = 8
@@ -221,7 +221,7 @@ def test_where_no_limit_is_to_blame_none_is_raised() -> None:
     ],
 )
 def test_limits_in_words(each: Enforced, text: str) -> None:
-    assert limits_text(each) == text
+    assert each.text == text
 
 
 def test_gpus_are_not_limited() -> None:
