@@ -148,7 +148,7 @@ def test_servers(place, apply):
 
 def test_what_cannot_be_read_or_used(place, apply, tmp_path):
     code, _, err = apply(tmp_path / "missing", place.file)
-    assert (code, "what to do: name a folder that cpost wrote" in err) == (5, True)
+    assert (code, "what to do: name a folder that cpost wrote" in err) == (2, True)
     code, _, err = apply(place.folder, tmp_path / "missing")
     assert (code, "does not exist" in err) == (2, True)
     place.file.write_text("a: 1\n")
