@@ -275,14 +275,15 @@ def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: P
 def report(run_dirs: tuple[Path, ...], output: Path | None) -> None:
     """Make one HTML page of what cpost wrote to RUN_DIR, with charts; of several runs, one over the other.
 
-    The page goes to RUN_DIR/report.html, or to ./report.html where there are several, and replaces an earlier one. It
-    needs nothing but itself and a browser.
+    The page goes to RUN_DIR/report.html, or to ./report.html where there are several, and replaces an earlier one; with
+    -o - it goes to stdout. It needs nothing but itself and a browser.
     """
     from cpost import publish
     from cpost.console import Console
 
     console = Console()
-    console.note(str(publish.report(run_dirs, output)))
+    to_stdout = output == Path("-")
+    console.note(publish.page_text(run_dirs).rstrip() if to_stdout else str(publish.report(run_dirs, output)))
     console.require_output()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,26 +56,49 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
 
     Args:
         folders: those that cpost wrote, one for each run.
-        out: where the page goes; None = into the folder of a single run, else here.
+        out: where the page goes, a link's target where it is one; None = into the folder of a single run, else here.
 
     Returns:
         Where it is.
 
     Raises:
         UsageError: a folder is not there or holds no run, or something else than a page is where the page should go.
-        StoreError: the page cannot be written.
+        StoreError: a run cannot be read, or the page cannot be written.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"{folder} is not there, or is no folder", "name a folder of --metrics_dir")
-    if out is not None and out.is_dir():
+    _require_folders(folders)
+    if out is not None and _is_folder(out):
         raise UsageError(f"{out} is a folder", f"name a file: -o {out / store.REPORT_FILE}")
     target = out or (folders[0] if len(folders) == 1 else Path()) / store.REPORT_FILE
-    runs = [(store.load_run(folder), folder) for folder in folders]
     from cpost.report.page import is_page
 
-    store.save_page(target, _page(runs), is_page)
+    store.require_page(target, is_page)  # before the work, not after it
+    text = _page(_loaded(folders))
+    store.save_page(Path(os.path.realpath(target)) if out is not None and out.is_symlink() else target, text, is_page)
     return target
+
+
+def page_text(folders: Sequence[Path]) -> str:
+    """The page of earlier runs, see `report`, as text for any stream, whatever its encoding; raises likewise."""
+    _require_folders(folders)
+    return _page(_loaded(folders)).encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _require_folders(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        if not _is_folder(folder):
+            raise UsageError(f"{folder} is not there, or is no folder", "name a folder of --metrics_dir")
+
+
+def _is_folder(path: Path) -> bool:
+    """Raises `StoreError` where that cannot be told: something above it may not be entered."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise StoreError(f"cannot look at {path}: {error.strerror}", "see to the permissions of its folder") from error
+
+
+def _loaded(folders: Sequence[Path]) -> list[tuple[Run, Path]]:
+    return [(store.load_run(folder), folder) for folder in folders]
 
 
 def _page(runs: Sequence[tuple[Run, Path]]) -> str:

@@ -250,9 +250,16 @@ def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:
         UsageError: what is there is no page of cpost's.
         StoreError: it cannot be written.
     """
-    if path.exists() and not _is_page(path, is_ours):
-        raise UsageError(f"{path} is there already and no page of cpost's: it is not replaced", "name another: -o")
+    require_page(path, is_ours)
     _replace(path, text)
+
+
+def require_page(path: Path, is_ours: Callable[[str], bool]) -> None:
+    """Whether `save_page` may write there; raises as it does."""
+    with _writing(path):
+        there = path.exists()
+    if there and not _is_page(path, is_ours):
+        raise UsageError(f"{path} is there already and no page of cpost's: it is not replaced", "name another: -o")
 
 
 def remove_page(path: Path, is_ours: Callable[[str], bool]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,13 @@ from builders import record, run
 
 from cpost import publish, store
 from cpost.cli import main
+from cpost.errors import StoreError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.model import Run
 from cpost.report import page
 from cpost.report.sections import Source
+
+NOBODY = 65534
 
 
 class Told:
@@ -156,6 +161,67 @@ def test_what_is_no_page_is_not_replaced(
     assert called(monkeypatch, folder, "-o", tmp_path / "kept") == 2
     assert "no page of cpost's" in capsys.readouterr().err
     assert (tmp_path / "kept").read_text() == text
+
+
+def test_what_is_no_page_is_refused_before_the_work(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kept").write_text("mine")
+    monkeypatch.setattr(page, "render", failing(AssertionError("rendered")))
+    with pytest.raises(UsageError, match="no page of cpost's"):
+        publish.report([folder], tmp_path / "kept")
+
+
+def test_a_dash_is_stdout(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(folder, run(record("first"), pipeline_name="K\u00f6ln"))
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, folder, "-o", "-") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("<!DOCTYPE html>")
+    assert shown.endswith("</html>\n")
+    assert "K&#246;ln" in shown  # for a terminal of any encoding
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics"]
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_its_target_is_written(folder: Path, tmp_path: Path, *, there: bool) -> None:
+    target, link = tmp_path / "published.html", tmp_path / "latest.html"
+    if there:
+        publish.report([folder], target)
+        saved(folder, run(record("second")))
+    link.symlink_to(target)
+    assert publish.report([folder], link) == link
+    assert link.is_symlink()
+    assert (">second</h2>" if there else ">first</h2>") in target.read_text()
+
+
+@contextmanager
+def locked_out(folder: Path) -> Iterator[None]:
+    """Be somebody who may not enter a folder."""
+    folder.chmod(0o000)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_a_folder_that_cannot_be_entered_is_said(folder: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    with locked_out(closed), pytest.raises(StoreError, match=r"cannot look at .*closed/metrics: Permission denied"):
+        publish.report([closed / "metrics"], None)
+    with locked_out(closed), pytest.raises(StoreError, match="Permission denied"):
+        publish.report([folder], closed / "page.html")
+    with locked_out(closed), pytest.raises(StoreError, match=r"cannot write .*closed/page.html: Permission denied"):
+        store.require_page(closed / "page.html", page.is_page)
 
 
 @pytest.mark.parametrize(
