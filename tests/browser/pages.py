@@ -224,3 +224,40 @@ def make_run(folder: Path) -> Run:
     )
     (folder / store.RUN_FILE).write_text(store.json_text(run))
     return run
+
+
+def make_crowded(folder: Path) -> Run:
+    """Write a run whose operators have long names, a verdict each, levels close together and kills side by side."""
+    names = ("x" * 150, "preprocessing-of-abdominal-volumes-with-intensity-normalisation-and-resampling")
+    verified = replace(_ADVICE, verified=Verdict.SLOW)
+    records = []
+    for place, name in enumerate(names):
+        write_series(folder / f"{place}.csv", 300)
+        lines = (folder / f"{place}.csv").read_text().splitlines(keepends=True)
+        at = lines[0].rstrip().split(",").index("oom_kills")
+        for row in range(1, len(lines)):
+            cells = lines[row].rstrip("\n").split(",")
+            cells[at] = str(max(0, (row - 250) // 4))
+            lines[row] = ",".join(cells) + "\n"
+        (folder / f"{place}.csv").write_text("".join(lines))
+        ended = replace(_result(name), outcome=Outcome.OOM_KILLED, exit_code=137, cause="killed for memory")
+        trials = (Trial((Enforced(name, Resources(1000, 512 * MB)),), Verdict.SLOW, "slow", _result(name), None, 0.33),)
+        proof = Verification(Verdict.SLOW, 3 * S, 0.1, trials)
+        declared = Resources(2000, 520 * MB)
+        records.append(
+            OperatorRecord(name, "img:1", declared, ended, verified, _usage(), f"{place}.csv", verification=proof)
+        )
+    run = Run(
+        schema_version=store.SCHEMA_VERSION,
+        run_id="20260101T000000xab12",
+        cpost_version="1",
+        created_at="2026-01-01T00:00:00.000Z",
+        pipeline_name="crowded",
+        pipeline_file="p.yaml",
+        pipeline_digest="d",
+        host=HostFacts(),
+        options=Options(memory_limit_bytes=510 * MB),
+        operators=tuple(records),
+    )
+    (folder / store.RUN_FILE).write_text(store.json_text(run))
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from browser.chromium import Browser, browser
-from browser.pages import make_run
+from browser.pages import make_crowded, make_run
 from cpost.publish import report
 
 _SHIFT = 8
-FOCUSED = "document.activeElement.closest('figure')?.querySelector('h4').textContent"
-READ_OUT = "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('output'), (each) => each.textContent)"
+FOCUSED = "document.activeElement.closest('figure')?.querySelector('figcaption > :first-child').textContent"
+READ_OUT = (
+    "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('.at, .now'), (each) => each.textContent)"
+)
 TICKS = "Array.from(document.querySelectorAll('figure')[0].querySelectorAll('.times span'), (each) => each.textContent)"
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 
@@ -41,7 +44,7 @@ def told(chromium: Browser, *methods: str) -> list[dict[str, Any]]:
 
 def test_nothing_is_wrong_and_nothing_is_asked_for(chromium: Browser, page: Path) -> None:
     chromium.open(page)
-    assert chromium.value("document.querySelectorAll('figure').length") == 27
+    assert chromium.value("document.querySelectorAll('figure').length") == 29
     assert told(chromium, "Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown") == []
     assert [each["request"]["url"] for each in told(chromium, "Network.requestWillBeSent")] == [page.as_uri()]
     assert told(chromium, "Page.javascriptDialogOpening") == []
@@ -134,7 +137,7 @@ def test_a_gap_reads_as_nothing(chromium: Browser, page: Path) -> None:
         "(() => { const section = document.getElementById('of-gpu'), plot = section.querySelector('.plot');"
         "const box = plot.getBoundingClientRect();"
         "plot.dispatchEvent(new PointerEvent('pointermove', { clientX: box.left + box.width * 0.45 }));"
-        "return section.querySelector('.key output').textContent })()"
+        "return section.querySelector('.key .now').textContent })()"
     )
     assert value == "-"
 
@@ -181,13 +184,121 @@ def test_it_is_all_there_without_script(chromium: Browser, page: Path, tmp_path:
     assert chromium.value("document.getElementById('theme').hidden") is False
 
 
-def test_it_prints(chromium: Browser, page: Path) -> None:
+@pytest.mark.parametrize("chosen", ["", "dark"])
+def test_it_prints(chromium: Browser, page: Path, chosen: str) -> None:
+    """Dark ink on white, whatever the screen shows, and all of it, also where no script runs."""
     chromium.open(page, dark=True)
+    chromium.value(f"document.documentElement.dataset.theme = '{chosen}'")
     document = chromium.printed()
     assert document.startswith(b"%PDF-")
     assert len(re.findall(rb"/Type\s*/Page\b", document)) > 3
-    chromium.call(
-        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
-    )
-    assert chromium.value(BACKGROUND) == "rgb(255, 255, 255)"
+    on_paper(chromium)
+    assert max(brightness(chromium, ".fact, .label, .who", "color")) < 400
+    assert min(brightness(chromium, "body, section, .fact, .label", "backgroundColor")) > 700
+    assert chromium.value("getComputedStyle(document.body).color") == "rgb(23, 32, 44)"
     assert chromium.value("getComputedStyle(document.querySelector('#theme')).display") == "none"
+
+
+def brightness(chromium: Browser, selector: str, of: str) -> list[int]:
+    """Of a colour of each of these elements, from 0 (black) to 765 (white)."""
+    found = chromium.value(f"Array.from(document.querySelectorAll('{selector}'), (e) => getComputedStyle(e).{of})")
+    return [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in found]
+
+
+def on_paper(chromium: Browser) -> None:
+    dark = {"name": "prefers-color-scheme", "value": "dark"}
+    chromium.call("Emulation.setEmulatedMedia", media="print", features=[dark])
+
+
+def test_what_is_folded_prints_without_script(chromium: Browser, page: Path) -> None:
+    height = "document.querySelector('details').getBoundingClientRect().height"
+    chromium.open(page)
+    assert chromium.value(height) < 50
+    on_paper(chromium)
+    assert chromium.value("document.querySelectorAll('details[open]').length") == 0
+    assert chromium.value(height) > 200
+
+
+@pytest.mark.parametrize(("setting", "behaviour"), [("reduce", "auto"), ("no-preference", "smooth")])
+def test_nothing_moves_for_whoever_wants_no_motion(chromium: Browser, page: Path, setting: str, behaviour: str) -> None:
+    chromium.open(page)
+    feature = {"name": "prefers-reduced-motion", "value": setting}
+    chromium.call("Emulation.setEmulatedMedia", features=[feature])
+    assert chromium.value("getComputedStyle(document.documentElement).scrollBehavior") == behaviour
+
+
+# ---------------------------------------------------------------- long names, many events, several columns
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with long names, a verdict for each, and kills close to one another."""
+    folder = tmp_path_factory.mktemp("crowded")
+    make_crowded(folder)
+    return report([folder], None)
+
+
+BOXES = (
+    "Array.from({}, (each) => {{ const b = each.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom] }})"
+)
+
+
+def boxes(chromium: Browser, elements: str) -> list[list[float]]:
+    found: list[list[float]] = chromium.value(BOXES.format(elements))
+    return found
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_words_of_events_and_of_levels_do_not_cover_one_another(chromium: Browser, crowded: Path, width: int) -> None:
+    chromium.open(crowded, width)
+    for kind in ("marks > span", "plot > .label"):
+        for place in range(chromium.value("document.querySelectorAll('figure.chart').length")):
+            found = boxes(chromium, f"document.querySelectorAll('figure.chart')[{place}].querySelectorAll('.{kind}')")
+            for one, other in itertools.combinations(found, 2):
+                across = min(one[2], other[2]) - max(one[0], other[0])
+                down = min(one[3], other[3]) - max(one[1], other[1])
+                assert across < 1 or down < 4, f"{kind} of chart {place}: {one} {other}"
+
+
+@pytest.mark.parametrize(("width", "most"), [(390, 0.5), (1280, 0.25)])
+def test_a_long_name_leaves_room_for_its_figures(chromium: Browser, crowded: Path, width: int, most: float) -> None:
+    chromium.open(crowded, width)
+    ((left, _, right, _),) = boxes(chromium, "[document.querySelector('.summary tbody th')]")
+    ((start, _, end, _),) = boxes(chromium, "[document.querySelector('.summary').parentElement]")
+    assert right - left < most * (end - start)
+
+
+def test_the_whole_summary_is_seen_on_a_common_screen_and_on_paper(chromium: Browser, crowded: Path) -> None:
+    wider = (
+        "(() => { const e = document.querySelector('.summary').parentElement; return e.scrollWidth - e.clientWidth })()"
+    )
+    chromium.open(crowded, 1280)
+    assert chromium.value("document.querySelector('.summary').textContent.includes('Verified')")
+    assert chromium.value(wider) == 0
+    chromium.open(crowded, 718)  # A4 less its margins
+    on_paper(chromium)
+    assert chromium.value(wider) == 0
+
+
+def test_what_is_cut_off_casts_a_shadow(chromium: Browser, crowded: Path, tmp_path: Path) -> None:
+    """The last column of points is darker than the card, until the table is scrolled to its end."""
+    chromium.open(crowded, 390)
+    edge = "document.querySelector('.summary').parentElement"
+    shades = []
+    for far in (0, 9999):
+        chromium.value(f"{edge}.scrollLeft = {far}")
+        ((_, top, right, bottom),) = boxes(chromium, f"[{edge}]")
+        clip = {"x": right - 2, "y": (top + bottom) / 2, "width": 1, "height": 1, "scale": 1}
+        shot = chromium.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)["data"]
+        shades.append(shot)
+    assert shades[0] != shades[1]
+
+
+def test_host_and_options_stand_beside_one_another_each_below_its_caption(chromium: Browser, page: Path) -> None:
+    chromium.open(page, 1280)
+    host, options = boxes(chromium, "document.querySelectorAll('#about .caption')")
+    of_host, of_options = boxes(chromium, "document.querySelectorAll('#about table')")
+    assert host[1] == options[1]
+    assert (of_host[0], of_options[0]) == (host[0], options[0])
+    assert host[3] <= of_host[1]
+    assert of_host[2] < of_options[0]

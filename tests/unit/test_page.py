@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,18 @@ import pytest
 from builders import MB, REFUSED, advice, record, repeat, result, run, usage
 
 from browser.pages import HOSTILE, make_run, write_series
-from cpost.model import Outcome, RepeatKind, Resources, Run, Statistic, Totals, Verdict
+from cpost.model import (
+    Format,
+    Options,
+    Outcome,
+    RepeatKind,
+    Resources,
+    Run,
+    Statistic,
+    Totals,
+    Verdict,
+    Verification,
+)
 from cpost.report.charts import MEGABYTES, PERCENT, Chart, Level, Line, Mark, clock
 from cpost.report.overview import summary
 from cpost.report.page import is_page, render
@@ -59,6 +71,11 @@ class Parsed(HTMLParser):
     @property
     def text(self) -> str:
         return "\n".join(self.texts)
+
+    @property
+    def plots(self) -> list[str]:
+        """What each chart says of itself."""
+        return [each["aria-label"] for each in self.all("div") if each.get("class") == "plot"]
 
 
 def page_of(made: Run, folder: Path) -> Parsed:
@@ -141,21 +158,21 @@ def test_several_runs_of_an_operator_are_neighbours() -> None:
 
 
 def test_all_that_a_run_has_is_on_its_page(everything: Parsed) -> None:
-    labels = [figure["aria-label"] for figure in everything.all("div") if figure.get("role") == "img"]
+    labels = everything.plots
     assert [re.split(" over |[.]", label)[0] for label in labels] == [
         *("CPU", "Memory", "Throttling"),  # reader
-        *("CPU", "Memory charged", "Memory need"),  # its repeats
+        *("CPU", "Memory charged", "Memory need", "Throttling"),  # its repeats
         *("CPU", "Memory", "Throttling"),  # its server
         *("CPU", "Memory", "Throttling", "GPU 0 busy", "GPU 0 memory", "GPU 0 power", "GPU 0 SM clock"),
         *("CPU", "Memory", "Throttling"),  # proven
-        *("CPU", "Memory charged", "Memory need"),  # its runs under limits
+        *("CPU", "Memory charged", "Memory need", "Throttling"),  # its runs under limits
         *("Time by memory limit", "Time by cores"),  # what was searched
         *("CPU", "Memory", "Throttling"),  # the shared server
     ]
     assert "total at most 500.0 MB" in labels[1]
     assert "memory limit 600.0 MB" in labels[1]
     assert "OOM kill at 1.80 s" in labels[0]
-    assert "ready at 1.00 s" in labels[6]
+    assert "ready at 1.00 s" in labels[7]
     for words in ("start", "idle", "load", "reader ran", "12", "Spread", "2 repeats are too few", "--repeat 5"):
         assert words in everything.text
     assert ">= 94.0 %" in everything.text
@@ -173,12 +190,80 @@ def test_runs_under_limits_are_on_the_page(everything: Parsed) -> None:
     assert "+3.4 % time" in everything.text
     for words in (
         "Run under what was recommended, at most 10% longer than 2.000 s",
-        "proven: cpu 1, memory 512.000 MB, shared memory 64.000 MB",
+        "cpu 1, memory 512.000 MB, shared memory 64.000 MB",
         "The smallest memory that passed: 640.000 MB",
         "The fewest cores that are fast enough: 2; cores times time is least with 1",
-        "under limits, run 2",
+        "no limits",
+        "run 2",
     ):
         assert words in everything.text
+
+
+def test_who_was_shorter_than_a_window_has_no_line_of_its_cpu_and_why_is_said(tmp_path: Path) -> None:
+    write_series(tmp_path / "a.csv", 15)
+    brief = page_of(run(record(series_file="a.csv", result=result(wall_ns=150 * 10**6))), tmp_path)
+    assert [label.partition(" ")[0] for label in brief.plots] == ["Memory", "Throttling"]
+    assert "there is no line of its CPU: it ended before the first window of 200 ms was over" in brief.text
+    blank = page_of(run(record(series_file="a.csv", result=result(wall_ns=250 * 10**6))), tmp_path)
+    assert "there is no line of its CPU: no CPU rate was read" in blank.text
+    write_series(tmp_path / "a.csv", 30)
+    assert "no line of its CPU" not in page_of(run(record(series_file="a.csv")), tmp_path).text
+
+
+def test_the_need_is_a_level_of_its_own(tmp_path: Path) -> None:
+    write_series(tmp_path / "a.csv", 30)
+    parsed = page_of(run(record(series_file="a.csv", usage=usage(need_peak_bytes=333 * MB))), tmp_path)
+    assert "need peak 333.0 MB" in parsed.plots[1]
+    assert "need peak 333.0 MB" in parsed.texts
+
+
+def test_kills_that_no_row_tells_of_are_on_the_page(tmp_path: Path) -> None:
+    write_series(tmp_path / "a.csv", 30)
+    ended = result(wall_ns=300 * 10**6, totals=Totals("kernel", 1, oom_kills=3))
+    parsed = page_of(run(record(series_file="a.csv", result=ended)), tmp_path)
+    assert {"OOM kill", "2 unseen OOM kills"} <= set(parsed.texts)
+
+
+def test_headings_are_a_tree_and_every_part_has_one(everything: Parsed) -> None:
+    levels = [int(tag[1]) for tag, _ in everything.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert max(later - before for before, later in itertools.pairwise(levels)) == 1
+    headed = [
+        next(tag for tag, _ in everything.elements[at + 1 :] if re.fullmatch("h[1-6]|table|figure|dl", tag))
+        for at, (tag, _) in enumerate(everything.elements)
+        if tag == "section"
+    ]
+    assert not [tag for tag in headed if not tag.startswith("h")]
+
+
+def test_nothing_speaks_up_by_itself(everything: Parsed) -> None:
+    """A reader's cursor changes dozens of figures at once."""
+    assert not everything.all("output")
+    assert not [each for _, each in everything.elements if each.get("aria-live", "off") != "off"]
+
+
+def test_what_was_asked_for_stands_on_the_page(tmp_path: Path) -> None:
+    options = Options(
+        no_gpu=True,
+        models_dir="models",
+        triton_image="triton:2",
+        triton_args=("--a=1", "--b"),
+        triton_scope="pipeline",
+        duration_ns=90 * 10**9,
+        pids_limit=1234,
+    )
+    proven = record(verification=Verification(Verdict.HOLDS, None, 0.25, ()))
+    texts = page_of(run(proven, options=options, pipeline_format=Format.ARGO), tmp_path).texts
+    shown = dict(itertools.pairwise(texts))
+    assert shown["GPUs"] == "left out (--no_gpu)"
+    assert shown["Triton"] == "triton:2, one for all of them"
+    assert shown["Triton's arguments"] == "--a=1 --b"
+    assert shown["run for"] == "1 min 30 s"
+    assert shown["verified"] == "yes, at most 25% longer"
+    assert shown["format of the definition"] == "argo"
+    assert shown["most processes and threads"] == "1,234"
+    assert "Triton" not in page_of(run(record()), tmp_path).texts
 
 
 def test_what_is_not_there_is_said(everything: Parsed) -> None:
@@ -219,7 +304,8 @@ def test_runs_over_one_another(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         sources.append(Source(name, make_run(tmp_path / name), tmp_path / name))
     parsed = Parsed(render(sources))
-    assert len(parsed.all("figure")) == 15
+    assert len(parsed.plots) == 22
+    assert [label for label in parsed.plots if label.startswith("GPU 0 memory")]
     assert parsed.text.count("\none\n") > 12
     ids = {each["id"] for _, each in parsed.elements if "id" in each}
     assert {each["href"][1:] for each in parsed.all("a")} <= ids
@@ -232,7 +318,7 @@ def test_many_repeats_are_drawn_as_far_as_there_is_room(tmp_path: Path) -> None:
         run(record(repeats=(repeat(1, 1, kind=RepeatKind.WARMUP, series_file="a.csv"), *repeats))), tmp_path
     )
     keys = [each for each in parsed.all("button") if "data-line" in each]
-    assert len(keys) == 2 * 8 + 8
+    assert len(keys) == 2 * 8 + 2 * 8
     assert "8 of 31 runs are drawn; the tables are about all of them" in parsed.text
     assert {"repeat 6 of 30", "repeat 8 of 30", "repeat 30 of 30"} <= set(parsed.texts)
 
@@ -253,7 +339,7 @@ def test_an_hour_at_the_default_period_keeps_its_peak_and_is_small(tmp_path: Pat
     parsed = Parsed(html)
     charts = {figure["data-unit"]: figure for figure in parsed.all("figure")}
     assert int(charts["%"]["data-top"]) > 63_999
-    labels = [each["aria-label"] for each in parsed.all("div") if each.get("role") == "img"]
+    labels = parsed.plots
     assert "CPU at most 6,399.9 %" in labels[0]
     assert "total at most 77,000.0 MB" in labels[1]
     drawn = [drawn_points(each["d"]) for each in parsed.all("path") if "line cpu" in each.get("class", "")]
@@ -300,18 +386,30 @@ def test_a_level_far_above_is_named_and_not_drawn() -> None:
 
 
 def test_labels_do_not_cover_one_another() -> None:
-    close = chart(1000, levels=(Level("a", "", 1000), Level("b", "", 1010), Level("c", "", 500)))
-    assert [(level.label[0], level.other_side) for level in close.drawn_levels] == [
-        ("b", False),
-        ("a", True),
-        ("c", False),
-    ]
+    levels = tuple(Level(name, "", value) for name, value in zip("abcde", (1000, 1010, 990, 500, 505), strict=True))
+    placed = chart(1000, levels=levels).drawn_levels
+    assert [level.label[0] for level in placed] == ["b", "a", "c", "e", "d"]
+    tops = [level.percent for level in placed]
+    assert tops[:3] == pytest.approx([100 - 100 * 1010 / 1192 - 9, tops[0] + 9, tops[0] + 18], abs=0.1)
+    assert tops[3] == pytest.approx(100 - 100 * 505 / 1192 - 9, abs=0.1)
+    low = chart(1000, levels=tuple(Level(name, "", 5) for name in "abc")).drawn_levels
+    assert [level.percent for level in low] == pytest.approx([73, 82, 91])
     marks = chart(1, marks=(Mark(990, "exit"), Mark(0, "start"), Mark(950, "OOM kill", bad=True)))
     assert [(m.label, m.lane, m.other_side) for m in marks.placed_marks] == [
         ("start", 0, False),
         ("OOM kill", 0, True),
         ("exit", 1, True),
     ]
+    facing = chart(1, marks=(Mark(490, "a" * 9), Mark(510, "b" * 9)))
+    assert [(m.lane, m.other_side) for m in facing.placed_marks] == [(0, False), (1, True)]
+
+
+def test_what_happens_again_and_again_is_said_once() -> None:
+    kills = tuple(Mark(900 + n, "OOM kill", bad=True) for n in range(0, 60, 10))
+    made = chart(1, marks=(*kills, Mark(100, "OOM kill", bad=True), Mark(970, "OOM kill", bad=True, of="run 2")))
+    assert [mark.label for mark in made.placed_marks] == ["OOM kill", "6 OOM kills", "run 2: OOM kill"]
+    assert len({mark.lane for mark in made.placed_marks[1:]}) == 2
+    assert made.placed_marks[1].percent == 90
 
 
 def test_ticks_are_round() -> None:

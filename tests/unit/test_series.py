@@ -38,7 +38,15 @@ def test_what_is_drawn_is_what_was_written(tmp_path: Path) -> None:
         "reclaimable_bytes": (((0, 3_000), (20, 3_000)),),
         NEED: (((0, 7_000), (20, 2_000)),),
     }
-    assert (series.rows, series.end_ms, series.oom_kills_ms, series.problem) == (3, 20, (20,), "")
+    assert (series.rows, series.end_ms, series.oom_kills, series.problem) == (3, 20, ((20, 2),), "")
+
+
+def test_out_of_memory_kills_are_counted_to_the_end_however_often_they_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("elapsed_s,oom_kills\n" + "".join(f"{n / 100},{3 * n}\n" for n in range(41)))
+    kills = read_series(tmp_path / "a.csv", 100, 10).oom_kills
+    assert kills[0] == (10, 3)
+    assert len(kills) == 12
+    assert sum(count for _, count in kills) == 120
 
 
 def test_cells_that_are_empty_for_long_are_a_gap(tmp_path: Path) -> None:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cpost.report.decimate import Point
 
 HEIGHT = 1000  # of the drawing, stretched to whatever place there is
 _WIDEST = 1000
-_NEAR = 0.09  # levels nearer than this share of the height have their labels on different sides
-_MARK_WIDTH = 16  # percent
-LANES = 3  # for the words of events that lie near one another
+_LABEL = 9.0  # percent of the height: a level's label
+_CHARACTER = 2.1  # percent of the width: a letter of an event's words where the drawing is narrowest, on a phone
 HEADROOM = 1.18
 FAR = 2.0  # a level above so many times the highest point would flatten the lines: it is named instead
 _SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
@@ -80,11 +79,24 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An event on the time axis; `bad` ones are to be noticed."""
+    """An event on the time axis; `bad` ones are to be noticed.
+
+    Attributes:
+        count: how often it happened there.
+        of: whose it is, where several runs are in one chart.
+    """
 
     at_ms: int
     label: str
     bad: bool = False
+    count: int = 1
+    of: str = ""
+
+    @property
+    def text(self) -> str:
+        """What it says: "12 OOM kills", "run 2: killed for memory"."""
+        what = self.label if self.count == 1 else f"{self.count} {self.label}s"
+        return f"{self.of}: {what}" if self.of else what
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,17 +166,19 @@ class Chart:
 
     @property
     def drawn_levels(self) -> tuple[Placed, ...]:
-        """Levels within the drawing, from the highest down, in percent from the top."""
+        """Levels within the drawing, from the highest down; percent is where the upper edge of the label is.
+
+        That is above the line, or else, where another label is there already, below that one.
+        """
         levels = sorted((level for level in self.levels if self._fits(level)), key=lambda each: -(each.value or 0))
         placed: list[Placed] = []
+        end = 0.0
         for level in levels:
             value = level.value or 0
-            percent = 100 - 100 * value / self.top
-            near = bool(placed) and percent - placed[-1].percent < 100 * _NEAR
-            other_side = near and not placed[-1].other_side
-            label = f"{level.label} {self.unit.text(value)}"
-            placed.append(Placed(percent, label, level.style, other_side, value))
-        return tuple(placed)
+            percent = max(end, 100 - 100 * value / self.top - _LABEL)
+            end = percent + _LABEL
+            placed.append(Placed(percent, f"{level.label} {self.unit.text(value)}", level.style, value=value))
+        return _within(placed)
 
     @property
     def levels_above(self) -> tuple[str, ...]:
@@ -174,13 +188,20 @@ class Chart:
 
     @property
     def placed_marks(self) -> tuple[Placed, ...]:
-        """Events, in percent from the left; those in the right half have their words on their left."""
+        """The words of events, in percent from the left; those in the right half are on the left of their event.
+
+        What happened again and again within the width of its words is said once, with how often.
+        """
         placed: list[Placed] = []
-        for mark in sorted(self.marks, key=lambda each: each.at_ms):
-            percent = 100 * min(mark.at_ms, self.end_ms) / self.end_ms
-            near = bool(placed) and percent - placed[-1].percent < _MARK_WIDTH
-            lane = (placed[-1].lane + 1) % LANES if near else 0
-            placed.append(Placed(percent, mark.label, "bad" if mark.bad else "", percent > 50, mark.at_ms, lane))
+        taken: list[tuple[int, float, float]] = []
+        for mark in self._folded():
+            percent = self._left(mark)
+            wide, left = len(mark.text) * _CHARACTER, percent > 50
+            begin, end = (percent - wide, percent) if left else (percent, percent + wide)
+            crossed = {lane for lane, low, high in taken if begin < high and low < end}
+            lane = next(each for each in range(len(taken) + 1) if each not in crossed)
+            taken.append((lane, begin, end))
+            placed.append(Placed(percent, mark.text, "bad" if mark.bad else "", left, mark.at_ms, lane))
         return tuple(placed)
 
     @property
@@ -188,12 +209,39 @@ class Chart:
         """What the chart shows, for those who do not see it."""
         highest = "; ".join(f"{line.label} at most {self.unit.text(line.highest)}" for line in self.lines)
         levels = [f"{level.label} {self.unit.text(level.value)}" for level in self.levels if level.value is not None]
-        events = [f"{mark.label} at {mark.at_ms / 1000:.2f} s" for mark in self.marks]
+        events = [f"{mark.text} at {mark.at_ms / 1000:.2f} s" for mark in self.marks]
         parts = [f"{self.title} over {self.end_ms / 1000:.2f} s: {highest}", *levels, *events]
         return ". ".join(parts)
 
     def _fits(self, level: Level) -> bool:
         return level.value is not None and level.value <= self.top
+
+    def _left(self, mark: Mark) -> float:
+        return 100 * min(mark.at_ms, self.end_ms) / self.end_ms
+
+    def _folded(self) -> list[Mark]:
+        """Events in their order, those alike and near one another as one."""
+        folded: list[Mark] = []
+        last: dict[tuple[str, str], int] = {}
+        for mark in sorted(self.marks, key=lambda each: each.at_ms):
+            kind = (mark.of, mark.label)
+            first = folded[last[kind]] if kind in last else None
+            if first is not None and self._left(mark) - self._left(first) < (len(first.text) + 3) * _CHARACTER:
+                folded[last[kind]] = replace(first, count=first.count + mark.count)
+            else:
+                last[kind] = len(folded)
+                folded.append(mark)
+        return folded
+
+
+def _within(placed: Sequence[Placed]) -> tuple[Placed, ...]:
+    """Labels that would reach below the drawing moved up, and those that are in their way."""
+    lowest = 100.0
+    moved: list[Placed] = []
+    for each in reversed(placed):
+        lowest = min(each.percent, lowest - _LABEL)
+        moved.append(replace(each, percent=lowest))
+    return tuple(reversed(moved))
 
 
 def value_ticks(top: int, unit: Unit) -> tuple[Placed, ...]:

@@ -32,7 +32,6 @@ from cpost.report.charts import (
 from cpost.report.series import NEED, Series
 from cpost.units import NS_PER_MS
 
-MOST_OVERLAID = 8
 _STEP_BYTES = 1000  # a memory chart's step
 _ENDS = {
     Outcome.OOM_KILLED: "killed for memory",
@@ -67,21 +66,15 @@ _GPU_CHARTS = (
     ("power", WATTS, (("power_mw", "board", "total", False),), "Of the whole board, averaged by the driver; NVML."),
     ("SM clock", MEGAHERTZ, (("sm_clock_mhz", "SM clock", "total", False),), "At each look; NVML."),
 )
-_OVERLAID = (
-    ("CPU", PERCENT, "cpu_percent", "Percent of one core over the window that ends at each point."),
-    ("Memory charged", MEGABYTES, "memory_bytes", "The total, cache included."),
-    ("Memory need", MEGABYTES, NEED, "The total less what the kernel could have dropped."),
-)
-OVERLAID_COLUMNS = ("cpu_percent", "memory_bytes", "reclaimable_bytes", NEED)
 
 
 def end_marks(result: StepResult, series: Series) -> tuple[Mark, ...]:
     """The first instruction, out-of-memory kills, and how it ended."""
-    end_ms = _end_ms(series, result)
-    marks = [Mark(0, "start")] + [Mark(at, "OOM kill", bad=True) for at in series.oom_kills_ms]
+    marks = [Mark(0, "start")] + [Mark(at, "OOM kill", bad=True, count=count) for at, count in series.oom_kills]
     kills = result.totals.oom_kills if result.totals else None
-    if kills and not series.oom_kills_ms:
-        marks.append(Mark(end_ms, "OOM kill (when: not seen)", bad=True))
+    unseen = (kills or 0) - sum(count for _, count in series.oom_kills)
+    if unseen > 0:  # the kernel's total has more than any row: nobody knows when, so they stand at the end
+        marks.append(Mark(end_ms(series, result), "unseen OOM kill", bad=True, count=unseen))
     if result.wall_ns is not None:
         bad = result.outcome is not Outcome.COMPLETED
         said = "end" if result.exit_code is None else f"exit {result.exit_code}"
@@ -103,30 +96,16 @@ def charts(
         gpus: those of the host.
     """
     found = (_cpu(record, series, options), _memory(record, series, options), _throttling(series))
-    end_ms = _end_ms(series, record.result)
+    end = end_ms(series, record.result)
     drawn = [chart for chart in (*found, *_gpus(record, series, gpus)) if chart is not None]
     return tuple(
-        Chart(chart.title, chart.unit, chart.lines, end_ms, chart.source, chart.levels, marks, stretches)
+        Chart(chart.title, chart.unit, chart.lines, end, chart.source, chart.levels, marks, stretches)
         for chart in drawn
     )
 
 
-def overlaid(named: Sequence[tuple[str, Series]]) -> tuple[Chart, ...]:
-    """Charts of several runs, one line for each; times count from each one's own start."""
-    end_ms = max((series.end_ms for _, series in named), default=0) or 1
-    found = []
-    for title, unit, column, source in _OVERLAID:
-        lines = tuple(
-            Line(name, f"o{place % MOST_OVERLAID}", series.traces[column])
-            for place, (name, series) in enumerate(named)
-            if column in series.traces
-        )
-        if lines:
-            found.append(Chart(title, unit, lines, end_ms, source))
-    return tuple(found)
-
-
-def _end_ms(series: Series, result: StepResult) -> int:
+def end_ms(series: Series, result: StepResult) -> int:
+    """When it ended, or the series did, whatever was later; never 0."""
     return max(series.end_ms, (result.wall_ns or 0) // NS_PER_MS, 1)
 
 
@@ -177,10 +156,11 @@ def _levels(record: OperatorRecord | ServerRecord, options: Options) -> tuple[Le
     wanted = advice.requests.memory_bytes if advice.status is Advice.OK else None
     sampled = usage is not None and usage.peaks_sampled
     return (
-        Level("highest sample" if sampled else "kernel's peak", "kernel", _steps(peak)),
-        Level("recommended", "wanted", _steps(wanted)),
-        Level("declared", "declared", _steps(record.declared.memory_bytes)),
-        Level("memory limit", "limit", _steps(options.memory_limit_bytes)),
+        Level("highest sample" if sampled else "kernel's peak", "kernel", steps(peak)),
+        Level("need peak", "need", steps(usage.need_peak_bytes if usage else None)),
+        Level("recommended", "wanted", steps(wanted)),
+        Level("declared", "declared", steps(record.declared.memory_bytes)),
+        Level("memory limit", "limit", steps(options.memory_limit_bytes)),
     )
 
 
@@ -215,5 +195,6 @@ def _source(result: StepResult) -> str:
     return result.totals.source if result.totals else ""
 
 
-def _steps(value_bytes: float | None) -> int | None:
+def steps(value_bytes: float | None) -> int | None:
+    """Bytes in the steps of a memory chart."""
     return None if value_bytes is None else round(value_bytes / _STEP_BYTES)

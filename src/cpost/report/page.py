@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import cpost
-from cpost.model import OperatorRecord, Run, ServerRecord
-from cpost.report.figures import MOST_OVERLAID
+from cpost.model import OperatorRecord, Options, Run, ServerRecord
+from cpost.report.glance import glance
+from cpost.report.overlays import GPU_LINES, LINES, MOST_OVERLAID
 from cpost.report.overview import anchor_of, state_of, summary
 from cpost.report.reader import Reader
 from cpost.report.sections import Source, compared_section, compared_shared, operator_section, server_section
@@ -21,7 +22,8 @@ from cpost.units import MB, NS_PER_MS, format_mb, format_seconds, parse_time_ns
 
 _STRETCHES = 60_000  # on a whole page; one comes to some 20 bytes, so that a page stays below 2 MB
 _FINEST, _COARSEST = 1500, 40  # stretches of one line
-_LINES, _GPU_LINES, _OVERLAID_LINES = 6, 5, 4  # in the charts of one series: at most, for each GPU, one over others
+_SCOPES = {"operator": "each operator with models", "pipeline": "all of them"}
+_LINES, _GPU_LINES = 6, 5  # in the charts of one series alone: at most, and for each GPU
 
 
 def render(sources: Sequence[Source]) -> str:
@@ -43,13 +45,17 @@ def is_page(head: str) -> bool:
 def _lines(sources: Sequence[Source]) -> int:
     """How many lines the page will have, at most."""
     if len(sources) > 1:
-        return _OVERLAID_LINES * sum(_series(source.run) for source in sources)
+        return sum(_overlaid_lines(source.run) * _series(source.run) for source in sources)
     run = sources[0].run
     each = _LINES + _GPU_LINES * len(run.host.gpus)
-    series = _series(run)
     repeats = sum(min(len(record.repeats), MOST_OVERLAID) for record in run.operators)
     trials = sum(1 + len(record.verification.trials) for record in run.operators if record.verification is not None)
-    return each * series + _OVERLAID_LINES * (repeats + trials)
+    return each * _series(run) + _overlaid_lines(run) * (repeats + trials)
+
+
+def _overlaid_lines(run: Run) -> int:
+    """Of one series of the run, laid over others."""
+    return LINES + GPU_LINES * len(run.host.gpus)
 
 
 def _series(run: Run) -> int:
@@ -70,6 +76,7 @@ def _of_one(source: Source, stretches: int) -> Page:
         bad=not run.complete,
         facts=tuple(_facts(run)),
         notes=tuple(_notes(run)),
+        glance=glance([(source.label, run)]),
         summary=summary([(source.label, run)]),
         sections=tuple(sections),
         about=(_host(run), _options(run)),
@@ -92,6 +99,7 @@ def _of_several(sources: Sequence[Source], stretches: int) -> Page:
             for source in sources
             for note in _notes(source.run)
         ),
+        glance=glance([(source.label, source.run) for source in sources]),
         summary=summary([(source.label, source.run) for source in sources]),
         sections=(
             *(compared_section(name, sources, stretches) for name in names),
@@ -153,9 +161,10 @@ def _host(run: Run) -> Table:
     rows = [
         ("host", host.hostname),
         ("kernel", f"{host.kernel} {host.architecture}".strip()),
+        ("CPU model", host.cpu_model),
         ("CPUs", "" if host.cpus is None else str(host.cpus)),
-        ("memory", "" if host.memory_bytes is None else format_mb(host.memory_bytes)),
-        ("swap", "" if host.swap_bytes is None else format_mb(host.swap_bytes)),
+        ("memory", _size(host.memory_bytes, "")),
+        ("swap", _size(host.swap_bytes, "")),
         ("control groups", " ".join(filter(None, (host.cgroup_layout, host.cgroup_driver)))),
         ("engine", " ".join(filter(None, (host.engine_version, host.storage_driver)))),
         *((f"GPU {place}", f"{gpu.name} ({gpu.uuid})") for place, gpu in enumerate(host.gpus)),
@@ -169,23 +178,46 @@ def _options(run: Run) -> Table:
     rows = [
         ("run", run.run_id),
         ("cpost", run.cpost_version),
+        ("format of the definition", run.pipeline_format.value if run.pipeline_format else ""),
+        ("digest of the definition", run.pipeline_digest),
+        ("input", options.input_dir),
         ("policy", options.policy),
         ("period, window", f"{options.period_ns / NS_PER_MS:g} ms, {options.window_ns / NS_PER_MS:g} ms"),
         ("repeats, warm-ups", f"{options.repeat}, {options.warmup}"),
-        ("time-out", "none" if options.timeout_ns is None else format_seconds(options.timeout_ns)),
-        (
-            "memory limit",
-            "none stated" if options.memory_limit_bytes is None else format_mb(options.memory_limit_bytes),
-        ),
-        ("size of dev/shm", format_mb(options.shm_bytes)),
+        ("verified", _verified(run)),
+        ("time-out", _duration(options.timeout_ns, "none")),
+        ("run for", _duration(options.duration_ns, "until each ends by itself")),
+        ("memory limit", _size(options.memory_limit_bytes, "none stated")),
+        ("size of /dev/shm", format_mb(options.shm_bytes)),
+        ("most processes and threads", f"{options.pids_limit:,}"),
+        ("GPUs", "left out (--no_gpu)" if options.no_gpu else "those that are declared"),
         ("after a failure", options.on_failure),
-        ("input", options.input_dir),
-        ("models", options.models_dir or ""),
-        ("digest of the definition", run.pipeline_digest),
+        *(_triton(options) if options.models_dir is not None else ()),
     ]
     return _named("Options", rows)
 
 
+def _triton(options: Options) -> Iterator[tuple[str, str]]:
+    yield "models", options.models_dir or ""
+    yield "Triton", f"{options.triton_image}, one for {_SCOPES.get(options.triton_scope, options.triton_scope)}"
+    yield "Triton's arguments", " ".join(options.triton_args) or "none"
+    yield "Triton has to be ready after", format_seconds(options.triton_timeout_ns)
+
+
+def _verified(run: Run) -> str:
+    """By what the records hold: a run may have been verified later."""
+    shares = {record.verification.max_slowdown for record in run.operators if record.verification is not None}
+    return ", ".join(f"yes, at most {share:.0%} longer" for share in sorted(shares)) or "no"
+
+
+def _duration(value_ns: int | None, otherwise: str) -> str:
+    return otherwise if value_ns is None else format_seconds(value_ns)
+
+
+def _size(value_bytes: int | None, otherwise: str) -> str:
+    return otherwise if value_bytes is None else format_mb(value_bytes)
+
+
 def _named(caption: str, rows: Sequence[tuple[str, str]]) -> Table:
-    columns = (Column(caption, number=False), Column("", number=False))
+    columns = (Column("", number=False), Column("", number=False))
     return Table(caption, columns, tuple((Cell(name), Cell(value or UNKNOWN)) for name, value in rows))

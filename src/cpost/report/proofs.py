@@ -8,6 +8,7 @@ from cpost.model import (
     CpuChoice,
     MemoryChoice,
     OperatorRecord,
+    Resources,
     Search,
     Trial,
     Verdict,
@@ -16,16 +17,14 @@ from cpost.model import (
 )
 from cpost.report.charts import Level
 from cpost.report.curves import Curve, Pin, Point
-from cpost.report.figures import MOST_OVERLAID, OVERLAID_COLUMNS, overlaid
+from cpost.report.overlays import MOST_OVERLAID, Strand, columns, overlaid
 from cpost.report.overview import anchor_of
-from cpost.report.reader import Reader, missing
-from cpost.report.series import Series
+from cpost.report.reader import Reader
 from cpost.report.view import Cell, Column, Note, Section, Table
 from cpost.report.wording import UNKNOWN, VERDICTS, cpu_answer, memory_answer, peak_mark
 from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, format_cores, format_mb, format_seconds
 
 _COLUMNS = (
-    Column("Limits", number=False),
     Column("Verdict", number=False),
     Column("Time"),
     Column("Slowdown", hint="its time over the time without limits, less one"),
@@ -35,21 +34,33 @@ _COLUMNS = (
 )
 
 
-def verified_section(record: OperatorRecord, verification: Verification, reader: Reader) -> Section:
-    """What became of the recommendation: the runs under it, over the one without limits."""
-    read: list[tuple[str, Series]] = [("no limits", reader.read(record.series_file, record.result, OVERLAID_COLUMNS))]
-    for number, trial in enumerate(verification.trials[: MOST_OVERLAID - 1], 1):
-        series = reader.read(trial.series_file, trial.result, OVERLAID_COLUMNS)
-        read.append((f"under limits, run {number}", series))
+def verified_section(record: OperatorRecord, verification: Verification, reader: Reader, gpus: int) -> Section:
+    """What became of the recommendation: the runs under it, over the one without limits.
+
+    Args:
+        gpus: how many the host has.
+    """
+    trials = verification.trials[: MOST_OVERLAID - 1]
+    series = reader.read(record.series_file, record.result, columns(gpus))
+    strands = [Strand("no limits", 0, series, record.result, usage=record.usage)]
+    for number, trial in enumerate(trials, 1):
+        series = reader.read(trial.series_file, trial.result, columns(gpus))
+        limits = trial.enforced[0].limits if trial.enforced else Resources()
+        strands.append(Strand(_name(number), number, series, trial.result, limits, trial.usage))
+    notes = [
+        Note(note.kind, f"{each.name}: {note.text}")
+        for each in strands
+        for note in reader.missing(each.series, each.result)
+    ]
     caption = f"Run under what was recommended, {_allowed(verification.max_slowdown, verification.baseline_wall_ns)}"
     return Section(
         title=f"{record.operator} under its recommendation",
         anchor=f"{anchor_of(record.operator)}--verified",
         state=VERDICTS[verification.verdict].lower(),
         bad=verification.verdict is not Verdict.HOLDS,
-        notes=tuple(Note(note.kind, f"{name}: {note.text}") for name, series in read for note in missing(series)),
-        tables=(_trials(caption, verification.trials),),
-        charts=overlaid(read),
+        notes=tuple(notes),
+        tables=(_numbered(caption, verification.trials),),
+        charts=overlaid(strands, gpus),
     )
 
 
@@ -155,15 +166,25 @@ def _allowed(max_slowdown: float, baseline_wall_ns: int | None) -> str:
     return f"at most {max_slowdown:.0%} longer than {baseline}"
 
 
-def _trials(caption: str, trials: Sequence[Trial], by: Callable[[Trial], int] | None = None) -> Table:
-    ordered = trials if by is None else sorted(trials, key=by)
-    return Table(caption, _COLUMNS, tuple(map(_row, ordered)))
+def _trials(caption: str, trials: Sequence[Trial], by: Callable[[Trial], int]) -> Table:
+    """What a search tried, from the lowest limit on."""
+    rows = tuple((Cell(_limits(trial)), *_row(trial)) for trial in sorted(trials, key=by))
+    return Table(caption, (Column("Limits", number=False), *_COLUMNS), rows)
+
+
+def _numbered(caption: str, trials: Sequence[Trial]) -> Table:
+    """Runs one after the other, called as their lines are."""
+    rows = tuple((Cell(_name(n), small=_limits(trial)), *_row(trial)) for n, trial in enumerate(trials, 1))
+    return Table(caption, (Column("Run, and its limits", number=False), *_COLUMNS), rows)
+
+
+def _name(number: int) -> str:
+    return f"run {number}"
 
 
 def _row(trial: Trial) -> tuple[Cell, ...]:
     wall = trial.result.wall_ns
     return (
-        Cell("; ".join(f"{each.name}: {each.text}" for each in trial.enforced) or "none"),
         Cell(VERDICTS[trial.verdict], "good" if trial.verdict is Verdict.HOLDS else "bad"),
         Cell(UNKNOWN if wall is None else format_seconds(wall)),
         Cell(_share(trial.slowdown, "+.1%")),
@@ -171,6 +192,13 @@ def _row(trial: Trial) -> tuple[Cell, ...]:
         Cell(_share(trial.stalled_share, ".1%")),
         Cell(trial.cause),
     )
+
+
+def _limits(trial: Trial) -> str:
+    """Of the operator, and of each of its servers by its name."""
+    if len(trial.enforced) == 1:
+        return trial.enforced[0].text
+    return "; ".join(f"{each.name}: {each.text}" for each in trial.enforced) or "none"
 
 
 def _share(value: float | None, form: str) -> str:

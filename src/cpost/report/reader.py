@@ -33,7 +33,12 @@ class Reader:
         period_ns = result.sampling.period_ns if result.sampling else self.options.period_ns
         return read_series(self.folder / name, self.stretches, period_ns / NS_PER_MS, columns)
 
-
-def missing(series: Series) -> tuple[Note, ...]:
-    """What could not be read of a series, as a note."""
-    return (Note("missing", series.problem),) if series.problem else ()
+    def missing(self, series: Series, result: StepResult) -> tuple[Note, ...]:
+        """What of a series cannot be drawn, and why, as notes."""
+        found = [series.problem] if series.problem else []
+        if series.rows and "cpu_percent" not in series.traces:
+            window = f"{self.options.window_ns / NS_PER_MS:g} ms"
+            brief = result.wall_ns is not None and result.wall_ns <= self.options.window_ns
+            why = f"it ended before the first window of {window} was over" if brief else "no CPU rate was read"
+            found.append(f"there is no line of its CPU: {why}")
+        return tuple(Note("missing", text) for text in found)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, ServerRecord, StepResult, Usage
+from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Resources, Run, ServerRecord, StepResult, Usage
 from cpost.report.charts import Mark, Stretch
 from cpost.report.details import operator_facts, operator_tables, server_facts, server_tables, spread_table
-from cpost.report.figures import MOST_OVERLAID, OVERLAID_COLUMNS, charts, end_marks, overlaid
+from cpost.report.figures import charts, end_marks
+from cpost.report.overlays import MOST_OVERLAID, Strand, colours, columns, overlaid
 from cpost.report.overview import anchor_of, state_of
 from cpost.report.proofs import search_section, verified_section
-from cpost.report.reader import Reader, missing
-from cpost.report.series import Series
+from cpost.report.reader import Reader
 from cpost.report.view import Log, Note, Section
 from cpost.units import NS_PER_MS, parse_time_ns
 
@@ -36,9 +37,10 @@ def operator_section(record: OperatorRecord, run: Run, reader: Reader) -> Sectio
     series = reader.read(record.series_file, record.result)
     state, bad = state_of(record.result)
     drawn = charts(record, series, run.options, run.host.gpus, end_marks(record.result, series))
-    parts = [_repeats_section(record, reader)] if len(record.repeats) > 1 else []
+    gpus = len(run.host.gpus)
+    parts = [_repeats_section(record, reader, gpus)] if len(record.repeats) > 1 else []
     if record.verification is not None:
-        parts.append(verified_section(record, record.verification, reader))
+        parts.append(verified_section(record, record.verification, reader, gpus))
     if record.search is not None:
         parts.append(search_section(record, record.search))
     parts += [
@@ -52,7 +54,7 @@ def operator_section(record: OperatorRecord, run: Run, reader: Reader) -> Sectio
         state=state,
         bad=bad,
         facts=operator_facts(record),
-        notes=(*missing(series), *_notes(record)),
+        notes=(*reader.missing(series, record.result), *_notes(record)),
         charts=drawn,
         more=operator_tables(record, run.options),
         log=_log(record.result),
@@ -76,7 +78,7 @@ def server_section(
         state=state,
         bad=bad,
         facts=server_facts(server),
-        notes=(*missing(series), *_notes(server)),
+        notes=(*reader.missing(series, server.result), *_notes(server)),
         charts=charts(server, series, run.options, run.host.gpus, marks, stretches),
         more=server_tables(server, run.options),
         log=_log(server.result),
@@ -85,61 +87,87 @@ def server_section(
 
 def compared_section(name: str, sources: Sequence[Source], stretches: int) -> Section:
     """One operator over several runs, and each of its servers: a line for each run."""
-    found = [(source, record) for source in sources for record in source.run.operators if record.operator == name]
-    servers: dict[str, list[tuple[Source, ServerRecord]]] = {}
-    for source, record in found:
-        for server in record.servers:
-            servers.setdefault(server.name, []).append((source, server))
+    found = [
+        _Found(place, source, record)
+        for place, source in enumerate(sources)
+        for record in source.run.operators
+        if record.operator == name
+    ]
+    servers: dict[str, list[_Found]] = {}
+    for place, source, record in found:
+        for server in record.servers if isinstance(record, OperatorRecord) else ():
+            servers.setdefault(server.name, []).append(_Found(place, source, server))
     parts = (_compared(each, anchor_of(name, each), runs, stretches) for each, runs in servers.items())
     return _compared(name, anchor_of(name), found, stretches, tuple(parts))
 
 
 def compared_shared(sources: Sequence[Source], stretches: int) -> list[Section]:
     """Likewise, the servers that operators shared."""
-    servers: dict[str, list[tuple[Source, ServerRecord]]] = {}
-    for source in sources:
+    servers: dict[str, list[_Found]] = {}
+    for place, source in enumerate(sources):
         for server in source.run.servers:
-            servers.setdefault(server.name, []).append((source, server))
+            servers.setdefault(server.name, []).append(_Found(place, source, server))
     return [_compared(each, anchor_of("", each), runs, stretches) for each, runs in servers.items()]
 
 
+class _Found(NamedTuple):
+    """What one of the runs on the page, by its place among them, says of an operator or a server."""
+
+    place: int
+    source: Source
+    record: OperatorRecord | ServerRecord
+
+
 def _compared(
-    title: str,
-    anchor: str,
-    found: Sequence[tuple[Source, OperatorRecord | ServerRecord]],
-    stretches: int,
-    parts: tuple[Section, ...] = (),
+    title: str, anchor: str, found: Sequence[_Found], stretches: int, parts: tuple[Section, ...] = ()
 ) -> Section:
     notes: list[Note] = []
-    named: list[tuple[str, Series]] = []
-    for source, record in found[:MOST_OVERLAID]:
+    strands: list[Strand] = []
+    drawn = found[:MOST_OVERLAID]
+    gpus = max(len(each.source.run.host.gpus) for each in found)
+    for colour, (_, source, record) in zip(colours(each.place for each in drawn), drawn, strict=True):
         reader = Reader(source.folder, source.run.options, stretches)
-        named.append((source.label, reader.read(record.series_file, record.result, OVERLAID_COLUMNS)))
-        notes += [Note(note.kind, f"{source.label}: {note.text}") for note in missing(named[-1][1])]
-    for source, record in found:
+        series = reader.read(record.series_file, record.result, columns(gpus))
+        held = Resources(memory_bytes=source.run.options.memory_limit_bytes)
+        strands.append(Strand(source.label, colour, series, record.result, held, record.usage))
+        notes += [Note(note.kind, f"{source.label}: {note.text}") for note in reader.missing(series, record.result)]
+    for _, source, record in found:
         notes += [Note(note.kind, f"{source.label}: {note.text}", note.remedy) for note in _notes(record)]
     return Section(
         title=title,
         anchor=anchor,
-        kind=", ".join(dict.fromkeys(record.image for _, record in found)),
+        kind=", ".join(dict.fromkeys(each.record.image for each in found)),
         notes=(*notes, *_not_drawn(len(found), "runs")),
-        charts=overlaid(named),
+        charts=overlaid(strands, gpus),
         parts=parts,
     )
 
 
-def _repeats_section(record: OperatorRecord, reader: Reader) -> Section:
+def _repeats_section(record: OperatorRecord, reader: Reader, gpus: int) -> Section:
     chosen = _telling(record.repeats)
-    read = [(repeat, reader.read(repeat.series_file, repeat.result, OVERLAID_COLUMNS)) for repeat in chosen]
+    held = Resources(memory_bytes=reader.options.memory_limit_bytes)
+    strands = [
+        Strand(
+            name=repeat.name,
+            colour=colour,
+            series=reader.read(repeat.series_file, repeat.result, columns(gpus)),
+            result=repeat.result,
+            limits=held,
+            usage=repeat.usage,
+        )
+        for colour, repeat in enumerate(chosen)
+    ]
     notes = [
-        Note("missing", f"{repeat.name}: {note.text}") for repeat, series in read for note in missing(series)
-    ] + _not_drawn(len(record.repeats), "runs")
+        Note(note.kind, f"{strand.name}: {note.text}")
+        for strand in strands
+        for note in reader.missing(strand.series, strand.result)
+    ]
     return Section(
         title=f"{len(record.repeats)} runs of {record.operator}, one over the other",
         anchor=f"{anchor_of(record.operator)}--repeats",
-        notes=tuple(notes),
+        notes=(*notes, *_not_drawn(len(record.repeats), "runs")),
         tables=(spread_table(record.spreads),) if record.spreads is not None else (),
-        charts=overlaid([(repeat.name, series) for repeat, series in read]),
+        charts=overlaid(strands, gpus),
     )
 
 

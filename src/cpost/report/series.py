@@ -21,14 +21,17 @@ COLUMNS = (
     "reclaimable_bytes",
     "throttled_us",
 )
+OVERLAID_COLUMNS = ("cpu_percent", "memory_bytes", "reclaimable_bytes", NEED, "throttled_us")
 GPU_COLUMNS = ("util_percent", "memory_bytes", "own_memory_bytes", "power_mw", "sm_clock_mhz")
 UNITS = {"percent": 10, "bytes": 1e-3, "us": 1e-3, "mw": 1e-2, "mhz": 1}  # drawn steps for one of each
 _TIME, _TOTAL, _RECLAIMABLE = "elapsed_s", "memory_bytes", "reclaimable_bytes"
-_MOST_KILLS = 12
+_MOST_KILLS = 12  # times of them; later ones count with the last
 _DETAIL_BEAT_MS = 100  # memory.stat is read so often, at least
 _GPU_BEAT_MS = 200  # the GPUs are looked at so often, and
 _GPU_BUSY_BEAT_MS = 500  # the driver has news of the busy time so often, on most GPUs
 _BEATS_OF_A_GAP = 5
+
+Traces = tuple[tuple[Point, ...], ...]  # one column: pieces, between which nothing was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,16 @@ class Series:
     """What a series file tells, fit to be drawn.
 
     Attributes:
-        traces: by column; each in pieces, between which nothing was read. Those without any point are left out.
+        traces: by column; those without any point are left out.
         end_ms: the last row's time; 0 where there is none.
-        oom_kills_ms: when rows first told of out-of-memory kills.
+        oom_kills: when (ms) rows first told of out-of-memory kills, and of how many more.
         problem: why it could not be read, or not all of it; empty = it was.
     """
 
-    traces: Mapping[str, tuple[tuple[Point, ...], ...]] = field(default_factory=dict)
+    traces: Mapping[str, Traces] = field(default_factory=dict)
     rows: int = 0
     end_ms: int = 0
-    oom_kills_ms: tuple[int, ...] = ()
+    oom_kills: tuple[tuple[int, int], ...] = ()
     problem: str = ""
 
 
@@ -86,7 +89,7 @@ class _Reading:
             self._traces[NEED] = Decimator(stretches)
             self._parts = names.index(_TOTAL), names.index(_RECLAIMABLE), self._traces[NEED].add
         self._kills_at = names.index(OOM_KILLS) if OOM_KILLS in names else None
-        self._kills: list[int] = []
+        self._kills: list[tuple[int, int]] = []
         self._most_killed = 0
         self._rows = self._torn = self._end_ms = 0
 
@@ -113,10 +116,15 @@ class _Reading:
         self._end_ms = at
 
     def _killed(self, at: int, count: int) -> None:
-        if count > self._most_killed:
-            self._most_killed = count
-            if len(self._kills) < _MOST_KILLS:
-                self._kills.append(at)
+        more = count - self._most_killed
+        if more <= 0:
+            return
+        self._most_killed = count
+        if len(self._kills) < _MOST_KILLS:
+            self._kills.append((at, more))
+        else:
+            last_at, before = self._kills[-1]
+            self._kills[-1] = last_at, before + more
 
     def result(self, name: str, period_ms: float) -> Series:
         beats = {each: max(period_ms, _beat_ms(each)) * _BEATS_OF_A_GAP for each in self._traces}

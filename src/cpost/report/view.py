@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpost.report.charts import Chart
+from cpost.report.charts import Chart, Placed
 from cpost.report.curves import Curve
 
 
@@ -35,6 +35,11 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def headed(self) -> bool:
+        """Whether any column has a title."""
+        return any(column.title for column in self.columns)
 
     @property
     def groups(self) -> tuple[tuple[str, int], ...]:
@@ -95,6 +100,53 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar, in percent of the scale; None = not known, and nothing is drawn.
+
+    Attributes:
+        steady: CPU on average; memory that could not be taken back.
+        highest: CPU over the highest window; memory at its peak.
+        beyond: what is declared lies beyond the end of the scale.
+        short: what is declared is less than what is needed.
+    """
+
+    steady: float | None
+    highest: float | None
+    declared: float | None
+    wanted: float | None
+    beyond: bool
+    short: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GlanceRow:
+    """An operator, or a server and whose it is, with a bar for each scale; `failure` = how it ended, if that is bad."""
+
+    name: str
+    small: str
+    failure: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """All of it; `scales` are the bars' titles and labels, in percent from the right."""
+
+    scales: tuple[tuple[str, tuple[Placed, ...]], ...]
+    rows: tuple[GlanceRow, ...]
+
+    @property
+    def short(self) -> bool:
+        """Whether anybody declares too little."""
+        return any(bar.short for row in self.rows for bar in row.bars)
+
+    @property
+    def beyond(self) -> bool:
+        """Whether anybody declares more than the scale holds."""
+        return any(bar.beyond for row in self.rows for bar in row.bars)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """One whole page."""
 
@@ -104,6 +156,7 @@ class Page:
     bad: bool
     facts: tuple[Fact, ...]
     notes: tuple[Note, ...]
+    glance: Glance | None
     summary: Table
     sections: tuple[Section, ...]
     about: tuple[Table, ...]

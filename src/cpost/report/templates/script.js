@@ -144,7 +144,7 @@
       this.keys.forEach((key, index) => {
         const found = at === null ? null : valueAt(this.lines[index].pieces, at, reach);
         const text = at === null ? "" : found ? this.text(found[1]) : "-";
-        key.querySelector("output").textContent = text;
+        key.querySelector(".now").textContent = text;
         said.push(`${key.firstElementChild.nextSibling.textContent.trim()} ${text}`);
       });
       if (at === null) return;
@@ -243,9 +243,6 @@
     }
   }
   all("figure.curve").forEach((figure) => new Curve(figure));
-  all("section").forEach((section) => {
-    const figures = Array.from(section.children).filter((child) => child.matches("figure.chart"));
-    if (figures.length) new Group(figures);
-  });
+  all(".charts").forEach((charts) => new Group(Array.from(charts.children)));
   addEventListener("beforeprint", () => all("details").forEach((each) => { each.open = true; }));
 })();
