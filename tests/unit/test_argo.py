@@ -10,7 +10,7 @@ from foreign import faults, operators, read, reasons, warnings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpost.definition.argo_scope import depends
+from cpost.definition.argo_conditions import depends
 from cpost.model import File, Format, Input, Operator, Output, Volume
 
 HEAD = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: w-}\nspec:\n  entrypoint: main\n"
@@ -124,7 +124,7 @@ def test_any_condition_is_read_or_refused(text: str) -> None:
             "steps: [[{name: again, template: main}]]\n",
             'template "main" calls itself: how often is known only in a run',
         ),
-        ("steps: [[{name: a, template: echo, withParam: '[1]'}]]\n", 'what step "a" loops over is known only in a run'),
+        ("steps: [[{name: a, template: echo, withParam: x}]]\n", 'what step "a" loops over is no JSON list: "x"'),
         ("steps: [[{name: a, templateRef: {name: t, template: x}}]]\n", 'WorkflowTemplate "t" is not in the file'),
         ("container: {image: i, args: ['{{inputs.parameters.x}}']}\n", 'nothing is called "inputs.parameters.x" here'),
         ("inputs: {parameters: [{name: x}]}\ncontainer: {image: i}\n", 'parameter "x" of template "main" has no value'),

@@ -182,7 +182,7 @@ def test_what_is_different_here_is_said(tmp_path: Path) -> None:
         "itself",
         '6:98: "100m" means thousandths of a byte; M or Mi are meant?',
         '7:25: unknown key "restart" in container "d" is ignored; did you mean "restartPolicy"?',
-        '8:16: hostNetwork of Pod "p" is not given to it here',
+        '8:16: hostNetwork of the pod of Pod "p" is not given to it here',
         '9:13: volume "v" (persistentVolumeClaim) is a fresh, empty folder here',
     ]
     assert read(tmp_path, text).operators[0].volumes == (Volume("claim.big", "/v"),)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cpost.definition.marks import source_of
-from cpost.definition.sites import declared, find_sites
+from cpost.definition.marks import read_source, source_of
+from cpost.definition.sites import amounts, find_sites
 from cpost.errors import DefinitionError
 from cpost.model import ALL_GPUS, Resources
 
@@ -16,10 +16,8 @@ def _sites(text: str):
     return {site.name: site for site in find_sites(source_of(text.encode(), "f"))}
 
 
-def _declared(tmp_path, text: str):
-    path = tmp_path / "f.yaml"
-    path.write_text(text)
-    return {name: (requests, limits) for name, (requests, limits, _) in declared(path).items()}
+def _declared(text: str):
+    return {site.name: amounts(site) for site in find_sites(source_of(text.encode(), "f"))}
 
 
 def _pod(path: str, name: str, containers: str) -> str:
@@ -116,25 +114,25 @@ def test_a_pod_spec_patch_blocks():
     assert all("podSpecPatch" in site.blocked for site in find_sites(source_of(text.encode(), "f")))
 
 
-def test_declared_in_kubernetes(tmp_path):
+def test_declared_in_kubernetes():
     text = _pod(
         "spec=Pod",
         "p",
         "{containers: [{name: a, resources: {limits: {memory: 1Gi, nvidia.com/gpu: 2}, requests: {cpu: 250m}}}, "
         "{name: b, resources: {requests: {cpu: '{{x}}', memory: wrong}}}]}",
     )
-    found = _declared(tmp_path, text)
+    found = _declared(text)
     assert found["a"] == (Resources(250, GI, 2), Resources(None, GI, 2))
     assert found["b"] == (Resources(), Resources())
 
 
-def test_declared_in_argo_falls_back_to_the_defaults(tmp_path):
-    found = _declared(tmp_path, ARGO.format(kind="Workflow", lead=""))
+def test_declared_in_argo_falls_back_to_the_defaults():
+    found = _declared(ARGO.format(kind="Workflow", lead=""))
     assert found["workflow.hello.work"][1] == Resources(None, GI)
     assert found["script"][1] == Resources()
 
 
-def test_declared_in_compose(tmp_path):
+def test_declared_in_compose():
     text = """
 x-base: &base
   deploy: {resources: {limits: {cpus: "0.5", memory: 1g}, reservations: {memory: 512m, devices: [{count: 2}]}}}
@@ -147,7 +145,7 @@ services:
   f: {extends: {service: a, file: other.yml}}
   g: {extends: nobody}
 """
-    found = _declared(tmp_path, text)
+    found = _declared(text)
     assert found["a"] == (Resources(None, GI // 2, 2), Resources(500, GI, 2))
     assert found["b"] == (Resources(None, GI // 2), Resources(None, GI))
     assert found["c"] == found["b"]
@@ -157,7 +155,7 @@ services:
     assert "another file" in _sites(text)["g"].blocked
 
 
-def test_declared_in_clara(tmp_path):
+def test_declared_in_clara():
     text = """
 api-version: 0.4.0
 operators:
@@ -167,7 +165,7 @@ operators:
   - {name: trtis, requests: {memory: 1024}}
 - {name: b, import: {path: b.yaml}}
 """
-    found = _declared(tmp_path, text)
+    found = _declared(text)
     assert found["a"] == (Resources(2000, 512 * 10**6, 1), Resources())
     assert found["a__trtis"] == (Resources(None, 1024 * 10**6), Resources())
     assert "imported from b.yaml" in _sites(text)["b"].blocked
@@ -207,8 +205,8 @@ def test_what_cannot_be_read(data, message):
 def test_what_is_no_file(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DefinitionError):
-            declared(path)
+            read_source(path)
     big = tmp_path / "big"
     big.write_bytes(b"#" * (1024 * 1024 + 1))
     with pytest.raises(DefinitionError, match="too large"):
-        declared(big)
+        read_source(big)

@@ -10,21 +10,25 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cpost.definition import argo_objects, naming, pods
+from cpost.definition import argo_objects, argo_values, naming, pods
+from cpost.definition.argo_conditions import Depends, depends, holds
+from cpost.definition.argo_defaults import with_defaults
 from cpost.definition.argo_leaves import Artifact, LeafReader, Use, source_of
 from cpost.definition.argo_loops import instances
-from cpost.definition.argo_objects import LEAVES, Workflow, default_of
-from cpost.definition.argo_scope import Depends, Scope, Unknown, Value, depends, holds
+from cpost.definition.argo_objects import Workflow
+from cpost.definition.argo_scope import Scope, Unknown, Value
 from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.flow import UNIQUE, Parsed, companions, refuse_circle, with_payload
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items, Text
+from cpost.definition.workloads import LEAVES
 from cpost.model import Operator
 
 _MAX_DEPTH = 20
 _MAX_USES = 500
 _LEFT_OUT = ("resource", "suspend", "http", "plugin", "data")
 _AT_ROOT = ("onExit", "hooks", "podSpecPatch")
+_AT_TASK = ("onExit", "hooks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Done:
 def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     """Follow all workflows of a file."""
     workflows = argo_objects.read_workflows(documents, findings)
-    objects = pods.read_objects(documents, findings)
+    objects = pods.AllObjects(documents, findings)
     sites = argo_objects.site_names(workflows)
     roots = argo_objects.to_run(workflows)
     if not roots and workflows:
@@ -99,21 +103,24 @@ class _Follower:
         self,
         root: Workflow,
         workflows: Sequence[Workflow],
-        objects: pods.Objects,
-        sites: Mapping[int, str],
+        objects: pods.AllObjects,
+        sites: Mapping[tuple[int, str], str],
         findings: Findings,
     ) -> None:
         self._root = root
         self._workflows = workflows
         self._findings = findings
         self._body = self._referred_body(root)
-        pod = pods.Pod(root.spec, root.name, f"workflow.{root.name}", objects)
-        for workflow in dict.fromkeys((id(self._body), id(root))):
-            spec = root.spec if workflow == id(root) else self._body.spec
+        self._objects = objects.seen_from(root.namespace)
+        place = ".".join(filter(None, ("workflow", root.namespace, root.name)))
+        spec = next((spec for spec in self._specs() if spec.has("securityContext")), root.spec)
+        pod = pods.Pod(spec, root.name, place, self._objects, namespace=root.namespace)
+        for spec in reversed(self._specs()):
             pod.add_volumes(spec)
             pod.add_claims(spec, "volumeClaimTemplates")
         self._leaves = LeafReader(pod, sites)
-        self._scope = Scope(self._globals(objects), findings)
+        self._defaults = self._spec_section("templateDefaults")
+        self._scope = argo_values.of_workflow(root, self._body, self._objects, findings)
         self._operators: list[Operator] = []
         self._serving: list[str] = []
         self._uses = 0
@@ -122,43 +129,28 @@ class _Follower:
         reference = root.spec.section("workflowTemplateRef", "workflowTemplateRef")
         return (argo_objects.referred(reference, self._workflows) if reference else None) or root
 
-    def _globals(self, objects: pods.Objects) -> dict[str, Value]:
-        values: dict[str, Value] = {
-            "workflow.name": self._root.name,
-            "workflow.namespace": "default",
-            "workflow.serviceAccountName": self._root.spec.raw("serviceAccountName") or "default",
-            "workflow.status": "Succeeded",
-            "retries": "0",
-        }
-        metadata = self._root.top.section("metadata", "metadata")
-        for kind in ("labels", "annotations"):
-            block = metadata.section(kind, kind) if metadata else None
-            for key, _ in block.fields.entries if block else ():
-                values[f"workflow.{kind}.{key.value}"] = block.raw(key.value) if block else ""
-        for spec in (self._body.spec, self._root.spec):
-            arguments = spec.section("arguments", "arguments")
-            for item in arguments.sections("parameters", "a parameter") if arguments else ():
-                found = default_of(item, objects)
-                if found is not None:
-                    values[f"workflow.parameters.{item.raw('name')}"] = found
-        return values
+    def _specs(self) -> tuple[Section, ...]:
+        """Of the workflow, and of the template object that it refers to: what the first has is not the second's."""
+        return (self._root.spec,) if self._body is self._root else (self._root.spec, self._body.spec)
+
+    def _spec_section(self, key: str) -> Section | None:
+        spec = next((spec for spec in self._specs() if spec.has(key)), None)
+        return spec.section(key, f"{key} of {self._root.top.label}") if spec is not None else None
 
     def operators(self) -> tuple[Operator, ...]:
         """All of them, those that stay up beside the others."""
-        for key in _AT_ROOT:
-            if self._root.spec.has(key):
-                self._root.spec.warn(key, f"{key} of {self._root.top.label} is not followed here")
+        for spec in self._specs():
+            pods.warn_of_pod(spec)
+            for key in _AT_ROOT:
+                if spec.has(key):
+                    spec.warn(key, f"{key} of {self._root.top.label} is not followed here")
         entry = self._root.spec.raw("entrypoint") or self._body.spec.raw("entrypoint")
         template = self._body.templates.get(entry) or self._root.templates.get(entry)
         if template is None:
             known = choice(entry, self._body.templates, "templates are")
             self._root.spec.error("entrypoint", f"no template is called {quoted(entry)}", known)
             return ()
-        parameters = {
-            name.removeprefix("workflow.parameters."): value
-            for name, value in self._scope.values.items()
-            if name.startswith("workflow.parameters.")
-        }
+        parameters = argo_values.parameters_of(self._scope)
         self._use(template, self._body, Use((), parameters, self._workflow_artifacts(), ()))
         if refuse_circle(self._operators, self._root.spec):
             return ()
@@ -180,16 +172,17 @@ class _Follower:
         if self._uses > _MAX_USES:
             self._root.spec.error(None, f"the workflow has more than {_MAX_USES} tasks", "size a smaller one")
             return Done(use.after, left_out=True)
-        scope = self._scope.with_values(self._inputs(template, use))
-        for key in ("podSpecPatch",):
-            if template.has(key):
-                template.warn(key, f"{key} of {template.label} is not applied here")
+        written = template.fields
+        template = with_defaults(template, self._defaults)
+        scope = self._scope.with_values(argo_values.of_inputs(template, use, self._scope, self._objects))
+        if template.has("podSpecPatch"):
+            template.warn("podSpecPatch", f"podSpecPatch of {template.label} is not applied here")
         if template.has("dag"):
             return self._dag(template, owner, use, scope)
         if template.has("steps"):
             return self._steps(template, owner, use, scope)
         if template.has("containerSet") or any(template.has(key) for key in LEAVES):
-            return self._leaf(template, use, scope)
+            return self._leaf(template, written, use, scope)
         kind = next((key for key in _LEFT_OUT if template.has(key)), "")
         if kind:
             template.warn(kind, f"{template.label} is left out: a {kind} template runs no container")
@@ -197,30 +190,8 @@ class _Follower:
             template.error(None, f"{template.label} has nothing to run", "write container:, script:, dag: or steps:")
         return Done(use.after, left_out=True)
 
-    def _inputs(self, template: Section, use: Use) -> dict[str, Value]:
-        values: dict[str, Value] = {"pod.name": use.path[-1] if use.path else self._root.name}
-        for name in ("node.name", "steps.name", "tasks.name"):
-            values[name] = values["pod.name"]
-        inputs = template.section("inputs", f"inputs of {template.label}")
-        for item in inputs.sections("parameters", f"a parameter of {template.label}") if inputs else ():
-            name = item.raw("name")
-            value = use.parameters.get(name)
-            value = default_of(item, self._leaves.pod.objects) if value is None else value
-            if value is None:
-                item.error("name", f"parameter {quoted(name)} of {template.label} has no value", "give it one: value:")
-                value = Unknown(f"parameter {quoted(name)} has no value")
-            values[f"inputs.parameters.{name}"] = value
-        outputs = template.section("outputs", f"outputs of {template.label}")
-        for what, section in (("inputs", inputs), ("outputs", outputs)):
-            for item in section.sections("artifacts", "an artifact") if section else ():
-                values[f"{what}.artifacts.{item.raw('name')}.path"] = item.raw("path")
-        for item in outputs.sections("parameters", "a parameter") if outputs else ():
-            source = item.section("valueFrom", "valueFrom") if item.has("valueFrom") else None
-            values[f"outputs.parameters.{item.raw('name')}.path"] = source.raw("path") if source else ""
-        return values
-
-    def _leaf(self, template: Section, use: Use, scope: Scope) -> Done:
-        made = self._leaves.read(template, use, scope, known=len(self._operators))
+    def _leaf(self, template: Section, written: Fields, use: Use, scope: Scope) -> Done:
+        made = self._leaves.read(template, written, use, scope, known=len(self._operators))
         self._operators += made.operators
         if template.raw("daemon") == "true" and made.operators:
             self._serving.append(made.operators[-1].name)
@@ -254,20 +225,46 @@ class _Follower:
             for other in wanted.tasks:
                 visit(other)
             open_.pop()
-            if name in done:
-                return
-            if not wanted.holds(lambda other: done[other].left_out):
-                tasks[name].warn(
-                    None, f"{tasks[name].label} is left out: it runs only if another fails or does not run"
-                )
-                done[name] = Done(_lasts(wanted.tasks, done) or use.after, left_out=True)
-                return
-            after = _lasts(wanted.tasks, done) or use.after
-            done[name] = self._task(tasks[name], owner, use, scope, ("tasks", done), after)
+            if name not in done:
+                after = _lasts(wanted.tasks, done) or use.after
+                done[name] = self._waited(tasks[name], wanted, owner, use, scope, done, after)
 
-        for name in tasks:
+        for name in self._targets(below, tasks, scope):
             visit(name)
-        return self._finished(template, "tasks", done, _lasts(tuple(tasks), done) or use.after)
+        for name in tasks.keys() - done.keys():
+            tasks[name].warn(None, f"{tasks[name].label} is left out: it is not on the way to the dag's target")
+        reached = tuple(name for name in tasks if name in done)
+        return self._finished(template, "tasks", done, _lasts(reached, done) or use.after)
+
+    def _waited(
+        self,
+        task: Section,
+        wanted: _Waits,
+        owner: Workflow,
+        use: Use,
+        scope: Scope,
+        done: Mapping[str, Done],
+        after: tuple[str, ...],
+    ) -> Done:
+        """A task whose dependencies are done."""
+        if wanted.holds(lambda other: done[other].left_out):
+            return self._task(task, owner, use, scope, ("tasks", done), after)
+        task.warn(None, f"{task.label} is left out: it runs only if another fails or does not run")
+        return Done(after, left_out=True)
+
+    def _targets(self, dag: Section | None, tasks: Mapping[str, Section], scope: Scope) -> Sequence[str]:
+        """The tasks that a dag is run for: all of them, where it does not say."""
+        node = dag.fields.get("target") if dag is not None else None
+        if dag is None or not isinstance(node, Text):
+            return tuple(tasks)
+        target = scope.value(node)
+        if isinstance(target, Unknown):
+            dag.warn("target", f"which tasks are the target of {dag.label} is known only in a run: here all are run")
+            return tuple(tasks)
+        for name in target.split():
+            if name not in tasks:
+                dag.error("target", f"no task is called {quoted(name)}", choice(name, tasks, "tasks are"))
+        return tuple(name for name in target.split() if name in tasks) or tuple(tasks)
 
     def _waits(self, task: Section, tasks: Mapping[str, Section]) -> _Waits:
         if task.raw("depends"):
@@ -320,38 +317,39 @@ class _Follower:
         after: tuple[str, ...],
     ) -> Done:
         kind, done = before
+        for key in _AT_TASK:
+            if task.has(key):
+                task.warn(key, f"{key} of {task.label} is not followed here")
         addresses = {f"{kind}.{name}.ip": each.address for name, each in done.items() if each.address}
         statuses = {f"{kind}.{name}.status": "Succeeded" for name in done}
         scope = scope.with_values({**addresses, **statuses})
         template, its_owner = self._called(task, owner)
         if template is None:
             return Done(after, left_out=True)
-        made = []
-        for suffix, items in instances(task, scope):
-            inner = scope.with_values(items)
-            node = task.fields.get("when")
-            condition = inner.value(node) if isinstance(node, Text) else "true"
-            if holds(condition) is False:
-                task.warn("when", f"{task.label} is left out: its condition does not hold")
-                continue
-            if holds(condition) is None:
-                task.warn("when", f"whether {task.label} runs is known only in a run: here it does")
-            arguments = task.section("arguments", f"arguments of {task.label}")
-            parameters = dict(self._parameters(arguments, inner)) if arguments else {}
-            artifacts = {
-                each.raw("name"): self._artifact(each, kind, done, use.artifacts)
-                for each in (arguments.sections("artifacts", "an artifact") if arguments else ())
-            }
-            path = (*use.path, task.raw("name") + suffix)
-            made.append(self._use(template, its_owner, Use(path, parameters, artifacts, after)))
-        if len(made) == 1:
-            return made[0]
-        several = Artifact(reason=f"{task.label} has several instances")
-        return Done(
-            tuple(dict.fromkeys(name for each in made for name in each.last)) or after,
-            {name: several for each in made for name in each.artifacts},
-            left_out=not made or all(each.left_out for each in made),
-        )
+        made = [
+            self._use(template, its_owner, self._use_of(task, suffix, inner, use, before, after))
+            for suffix, items in instances(task, scope)
+            if _runs(task, inner := scope.with_values(items))
+        ]
+        return _together(task, made, after)
+
+    def _use_of(
+        self,
+        task: Section,
+        suffix: str,
+        scope: Scope,
+        use: Use,
+        before: tuple[str, Mapping[str, Done]],
+        after: tuple[str, ...],
+    ) -> Use:
+        """What one instance of a task gives its template."""
+        arguments = task.section("arguments", f"arguments of {task.label}")
+        artifacts = {
+            each.raw("name"): self._artifact(each, *before, use.artifacts)
+            for each in (arguments.sections("artifacts", "an artifact") if arguments else ())
+        }
+        parameters = dict(self._parameters(arguments, scope)) if arguments else {}
+        return Use((*use.path, task.raw("name") + suffix), parameters, artifacts, after)
 
     def _parameters(self, arguments: Section, scope: Scope) -> Iterator[tuple[str, Value]]:
         for item in arguments.sections("parameters", "an argument"):
@@ -410,3 +408,27 @@ class _Waits:
 
 def _lasts(names: Sequence[str], done: Mapping[str, Done]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(last for name in names for last in done[name].last))
+
+
+def _runs(task: Section, scope: Scope) -> bool:
+    node = task.fields.get("when")
+    condition = scope.value(node) if isinstance(node, Text) else "true"
+    runs = holds(condition)
+    if runs is False:
+        task.warn("when", f"{task.label} is left out: its condition does not hold")
+    elif runs is None:
+        why = "known only in a run" if isinstance(condition, Unknown) else "not worked out here"
+        task.warn("when", f"whether {task.label} runs is {why}: here it does")
+    return runs is not False
+
+
+def _together(task: Section, made: Sequence[Done], after: tuple[str, ...]) -> Done:
+    """What all instances of a task leave."""
+    if len(made) == 1:
+        return made[0]
+    several = Artifact(reason=f"{task.label} has several instances")
+    return Done(
+        tuple(dict.fromkeys(name for each in made for name in each.last)) or after,
+        {name: several for each in made for name in each.artifacts},
+        left_out=not made or all(each.left_out for each in made),
+    )

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cpost.definition import grammar, naming, pods
-from cpost.definition.argo_objects import LEAVES
 from cpost.definition.argo_scope import Scope, Value
 from cpost.definition.findings import choice, quoted
 from cpost.definition.flow import UNIQUE
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items, Text
+from cpost.definition.workloads import LEAVES
 from cpost.model import File, Input, Operator, Output, Volume
 
-_FILLED = (*LEAVES, "containerSet", "initContainers", "volumes", "inputs", "outputs")
+_FILLED = (*LEAVES, "containerSet", "initContainers", "volumes", "inputs", "outputs", "securityContext")
 _SCRIPT = "/argo/staging/script"  # where Argo itself puts it
 
 
@@ -52,17 +52,19 @@ class LeafReader:
     """Reads templates that run containers.
 
     Args:
-        sites: what their containers are called, by the identity of the mapping that holds each.
+        sites: what their containers are called, as `argo_objects.site_names` says.
     """
 
-    def __init__(self, pod: pods.Pod, sites: Mapping[int, str]) -> None:
+    def __init__(self, pod: pods.Pod, sites: Mapping[tuple[int, str], str]) -> None:
         self.pod = pod
         self._sites = sites
 
-    def read(self, template: Section, use: Use, scope: Scope, known: int) -> Made:
+    def read(self, template: Section, written: Fields, use: Use, scope: Scope, known: int) -> Made:
         """Read one use of a template.
 
         Args:
+            template: with the workflow's defaults.
+            written: as it stands in the file, which its containers' names go by.
             known: how many operators there are already; tells this use from others.
         """
         entries = tuple(entry for entry in template.fields.entries if entry[0].value in _FILLED)
@@ -71,7 +73,11 @@ class LeafReader:
         section = template.like(filled)
         pod = replace(self.pod, volumes=dict(self.pod.volumes))
         pod.add_volumes(section)
-        maker = _Maker(template, section, use, pod, self._sites, known)
+        if section.has("securityContext"):  # in the place of the whole workflow's
+            pod.spec = section
+        pods.warn_of_pod(section)
+        names = {container: name for (place, container), name in self._sites.items() if place == id(written)}
+        maker = _Maker(template, section, use, pod, names, known)
         operators = maker.set() if template.has("containerSet") else (*maker.initial(), maker.main())
         operators = tuple(
             replace(each, unsupported=tuple(dict.fromkeys((*each.unsupported, *scope.reasons)))) for each in operators
@@ -85,10 +91,11 @@ class _Maker:
     Args:
         template: as written.
         section: the same filled in.
+        sites: what its containers are called; the main one's own name is empty.
     """
 
     def __init__(
-        self, template: Section, section: Section, use: Use, pod: pods.Pod, sites: Mapping[int, str], known: int
+        self, template: Section, section: Section, use: Use, pod: pods.Pod, sites: Mapping[str, str], known: int
     ) -> None:
         self._template = template
         self._section = section
@@ -99,8 +106,8 @@ class _Maker:
         self._reasons: list[str] = []
         self._before = use.after
 
-    def _container(self, section: Section, raw: Section, number: int = 0) -> Operator:
-        site = self._sites.get(id(raw.fields)) or naming.safe(".".join(self._use.path[-1:]) or "main")
+    def _container(self, section: Section, raw: Section, own: str, number: int = 0) -> Operator:
+        site = self._sites.get(own) or naming.safe(own or "main")  # one that is only among the defaults
         section.label = raw.label
         operator = pods.ContainerReader(section, self._pod).operator(site)
         unique = f"{UNIQUE}{self._pod.place}.{self._known + number}"
@@ -115,7 +122,7 @@ class _Maker:
         raw = self._template.sections("initContainers", f"an init container of {self._template.label}")
         for number, item in enumerate(self._section.sections("initContainers", "an init container")):
             raw[number].label = f"container {quoted(item.raw('name'))}"
-            operator = self._container(item, raw[number], number + 1)
+            operator = self._container(item, raw[number], raw[number].raw("name"), number + 1)
             self._before = (operator.name,)
             yield operator
 
@@ -123,7 +130,7 @@ class _Maker:
         """The main container, with what it is given."""
         key = next(key for key in LEAVES if self._section.has(key))
         container = self._section.section(key, self._template.label) or self._section
-        operator = self._container(container, self._template)
+        operator = self._container(container, self._template, "")
         for item in self._template.sections("sidecars", "a sidecar"):
             self._refuse(item, f"its sidecar {quoted(item.raw('name'))} would have to share its localhost")
         volumes, inputs = self._given()
@@ -207,7 +214,7 @@ class _Maker:
             item.require("name", "write a name that no other container of this template has")
             mounts = Text("volumeMounts", item.origin())
             fields = Fields((*item.fields.without(("volumeMounts",)).entries, (mounts, both)), item.fields.origin)
-            found[item.raw("name")] = self._container(item.like(fields), raw[number], number)
+            found[item.raw("name")] = self._container(item.like(fields), raw[number], raw[number].raw("name"), number)
             waits[item.raw("name")] = tuple(
                 item.value(node, "dependencies", str) or "" for node in item.items("dependencies")
             )

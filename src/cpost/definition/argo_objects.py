@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cpost.definition import naming
+from cpost.definition import naming, workloads
 from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.naming import Site
-from cpost.definition.pods import Objects
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields
 
-LEAVES = ("container", "script")
 _REUSED = ("WorkflowTemplate", "ClusterWorkflowTemplate")
-_SPEC_AT = {"CronWorkflow": ("spec", "workflowSpec")}
 
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """One object of a file; `templates` are its own."""
+    """One object of a file; `templates` are its own, less those that are written inline."""
 
     kind: str
     name: str
@@ -27,13 +24,18 @@ class Workflow:
     spec: Section
     templates: dict[str, Section]
 
+    @property
+    def namespace(self) -> str:
+        """The namespace that it says it is in; empty where it says none."""
+        return workloads.Outline(self.top.fields).text("metadata", "namespace")
+
 
 def read_workflows(documents: Sequence[Fields], findings: Findings) -> list[Workflow]:
     """Read the outlines of all workflow objects."""
     found = []
     for document in documents:
         section = Section(document, "this object", findings)
-        if section.raw("apiVersion").startswith("argoproj.io/"):
+        if workloads.is_workflow(section.raw("apiVersion"), section.raw("kind")):
             workflow = _workflow(section)
             found += [workflow] if workflow is not None else []
     return found
@@ -41,13 +43,13 @@ def read_workflows(documents: Sequence[Fields], findings: Findings) -> list[Work
 
 def _workflow(top: Section) -> Workflow | None:
     kind = top.raw("kind")
-    metadata = top.section("metadata", f"metadata of a {kind}")
-    name = (metadata.raw("name") or metadata.raw("generateName").removesuffix("-")) if metadata else ""
+    top.section("metadata", f"metadata of a {kind}")
+    name = workloads.name_of(workloads.Outline(top.fields))
     top.label = f"{kind} {quoted(name)}"
     if not name:
         top.error(None, f"this {kind} has no name", "write metadata: with name: or generateName: below it")
     spec = top
-    for key in _SPEC_AT.get(kind, ("spec",)):
+    for key in workloads.WORKFLOW_AT[kind]:
         inner = spec.section(key, top.label)
         if inner is None:
             spec.require(key, "write the workflow")
@@ -80,37 +82,16 @@ def referred(reference: Section, workflows: Sequence[Workflow]) -> Workflow | No
     return known.get(name)
 
 
-def site_names(workflows: Sequence[Workflow]) -> dict[int, str]:
-    """What the containers of all templates are called, by the identity of the mapping that holds each."""
-    sites: dict[int, Site] = {}
+def site_names(workflows: Sequence[Workflow]) -> dict[tuple[int, str], str]:
+    """What the containers of all templates are called.
+
+    Returns:
+        Names by the identity of the template's mapping and the container's own name; empty for the main container.
+    """
+    sites: dict[tuple[int, str], Site] = {}
     for workflow in workflows:
-        for name, template in workflow.templates.items():
-            if any(template.has(key) for key in LEAVES):
-                sites[id(template.fields)] = Site(workflow.kind, workflow.name, name)
-            for item in contained(template):
-                sites[id(item.fields)] = Site(workflow.kind, workflow.name, item.raw("name"), name)
-    return dict(zip(sites, naming.names(list(sites.values())), strict=True))
-
-
-def contained(template: Section) -> list[Section]:
-    """The containers of a template beside its main one."""
-    group = template.section("containerSet", template.label) if template.has("containerSet") else None
-    found = group.sections("containers", f"a container of {template.label}") if group else []
-    for key in ("initContainers", "sidecars"):
-        found += template.sections(key, f"a container of {template.label}")
-    return found
-
-
-def default_of(item: Section, objects: Objects) -> str | None:
-    """The value that a parameter has by itself."""
-    for key in ("value", "default"):
-        if item.fields.key(key) is not None:
-            return item.raw(key)
-    source = item.section("valueFrom", "valueFrom") if item.has("valueFrom") else None
-    reference = (
-        source.section("configMapKeyRef", "configMapKeyRef") if source and source.has("configMapKeyRef") else None
-    )
-    if source is None or reference is None:
-        return source.raw("default") if source and source.has("default") else None
-    content = objects.maps.get(reference.raw("name"), {}).get(reference.raw("key"))
-    return content.decode("utf-8", "replace") if content is not None else None
+        top = workloads.Outline(workflow.top.fields)
+        for template in workloads.templates(top):
+            for _, container, site in template.containers(top):
+                sites[id(template.place.node), container] = site
+    return dict(zip(sites, naming.names([site.levels() for site in sites.values()]), strict=True))

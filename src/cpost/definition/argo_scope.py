@@ -1,9 +1,9 @@
-"""What the {{...}} of an Argo workflow stand for and which of its conditions hold, where that is known before a run."""
+"""What the {{...}} of an Argo workflow stand for, where that is known before a run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cpost.definition.findings import Findings, choice, quoted
@@ -13,16 +13,12 @@ _TAG = re.compile(r"\{\{(=?)([^{}]*)\}\}")
 # Whose names are Argo's own; other texts in double braces belong to somebody else's templates and stay.
 _OWN = re.compile(r"(?:workflow|inputs|outputs|steps|tasks|item|pod|node|cronworkflow)(?:[.\[]|$)|retries$|lastRetry\.")
 _LATER = re.compile(
-    r"(?:steps|tasks)\.([^.]+)\.(.+)|workflow\.(?:uid|creationTimestamp|duration|failures)|lastRetry\..+"
+    r"(?:steps|tasks)\.([^.]+)\.(.+)|lastRetry\..+|cronworkflow\..+|workflow\.(?:uid|scheduledTime|duration|failures|"
+    r"creationTimestamp(?:\..+)?|priority|mainEntrypoint|outputs\..+|(?:labels|annotations)\.(?!json$).+)"
 )
-_COMPARISON = re.compile(r"""\s*(['"]?)(.*?)\1\s*(==|!=)\s*(['"]?)(.*?)\4\s*""", re.DOTALL)
+# All parameters or labels in one text: JSON, whose exact form is Argo's.
+_GATHERED = re.compile(r"workflow\.(?:parameters|labels|annotations)(?:\.json)?|inputs(?:\.parameters)?")
 _MAX_CHARACTERS = 200_000
-# A task's result in `depends`, where all tasks that run succeed.
-_HOLDS = {
-    "": True, "Succeeded": True, "Daemoned": True, "AnySucceeded": True,
-    "Failed": False, "Errored": False, "Skipped": False, "Omitted": False, "AllFailed": False,
-}  # fmt: skip
-_TOKEN = re.compile(r"\s*(&&|\|\||!|\(|\)|[A-Za-z0-9_][A-Za-z0-9_.-]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +79,15 @@ class Scope:
         name = tag[2].strip()
         if tag[1]:
             return Unknown(f"the expression {quoted(tag[0])} is not worked out here")
-        if name in self.values:
-            return self.values[name]
+        known = self.values.get(name, self._whole_item(name))
+        if isinstance(known, Unknown):
+            return known
+        if known is not None:
+            return Unknown(f"{quoted(name)} holds {{{{...}}}} itself") if _unfilled(known) else known
         if _LATER.fullmatch(name):
             return Unknown(f"{quoted(name)} is known only in a run of the workflow")
+        if _GATHERED.fullmatch(name):
+            return Unknown(f"{quoted(name)} is not put together here")
         if not _OWN.match(name):
             self.findings.warn(text.origin, f"{quoted(tag[0])} is no name of Argo's, and stays as it is")
             return tag[0]
@@ -97,85 +98,12 @@ class Scope:
         )
         return Unknown(f"{quoted(name)} is not declared")
 
-
-def holds(condition: Value) -> bool | None:
-    """Whether a `when` holds; None where that is not known before a run, or not so simple a question."""
-    if isinstance(condition, Unknown) or "&&" in condition or "||" in condition:
-        return None
-    if condition.strip().lower() in ("true", "false"):
-        return condition.strip().lower() == "true"
-    match = _COMPARISON.fullmatch(condition)
-    return None if match is None else (match[2] == match[5]) == (match[3] == "==")
+    def _whole_item(self, name: str) -> Value | None:
+        """What a part of an item is where nothing of the item is known."""
+        parts_known = any(each.startswith("item.") for each in self.values)
+        return self.values.get("item") if name.startswith("item.") and not parts_known else None
 
 
-@dataclass(frozen=True, slots=True)
-class Depends:
-    """What a task waits for.
-
-    Attributes:
-        tasks: their names, in the order written.
-        holds: whether it runs at all if everything succeeds; `left_out` tells of a task whether it does not run.
-    """
-
-    tasks: tuple[str, ...]
-    holds: Callable[[Callable[[str], bool]], bool]
-
-
-def depends(expression: str) -> Depends | None:
-    """Read an expression such as `(A.Succeeded || B) && !C.Failed`; None where it is none."""
-    tokens = _TOKEN.findall(expression)
-    if "".join(tokens) != re.sub(r"\s", "", expression) or not tokens:
-        return None
-    names = dict.fromkeys(token.partition(".")[0] for token in tokens if token[0].isalnum() or token[0] == "_")
-    try:
-        _Condition(tokens, lambda _: False).whole()
-    except (IndexError, KeyError):
-        return None
-    return Depends(tuple(names), lambda left_out: _Condition(tokens, left_out).whole())
-
-
-class _Condition:
-    """Works out a condition by recursive descent."""
-
-    def __init__(self, tokens: list[str], left_out: Callable[[str], bool]) -> None:
-        self._tokens = [*tokens, ""]
-        self._left_out = left_out
-        self._at = 0
-
-    def whole(self) -> bool:
-        value = self._any()
-        if self._tokens[self._at]:
-            raise KeyError(self._tokens[self._at])
-        return value
-
-    def _any(self) -> bool:
-        value = self._all()
-        while self._tokens[self._at] == "||":
-            self._at += 1
-            value = self._all() or value
-        return value
-
-    def _all(self) -> bool:
-        value = self._one()
-        while self._tokens[self._at] == "&&":
-            self._at += 1
-            value = self._one() and value
-        return value
-
-    def _one(self) -> bool:
-        word = self._tokens[self._at]
-        self._at += 1
-        if word == "!":
-            return not self._one()
-        if word == "(":
-            value = self._any()
-            self._at += 1
-            if self._tokens[self._at - 1] != ")":
-                raise KeyError(word)
-            return value
-        name, _, result = word.partition(".")
-        if not name or word in ("&&", "||", ")"):
-            raise KeyError(word)
-        if self._left_out(name):
-            return result in ("", "Skipped", "Omitted")
-        return _HOLDS[result]
+def _unfilled(text: str) -> bool:
+    """Whether a text that is put into another one has places of Argo's left: it fills in no second time."""
+    return any(tag[1] or _OWN.match(tag[2].strip()) for tag in _TAG.finditer(text))

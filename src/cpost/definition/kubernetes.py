@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from cpost.definition import naming, pods
+from cpost.definition import naming, pods, workloads
 from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.flow import Parsed, with_payload
 from cpost.definition.naming import Site
@@ -17,19 +17,7 @@ from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items
 from cpost.model import Operator
 
-# Where each kind keeps its pod.
-_POD_AT = {
-    "Pod": ("spec",),
-    "Job": ("spec", "template", "spec"),
-    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
-    "Deployment": ("spec", "template", "spec"),
-    "StatefulSet": ("spec", "template", "spec"),
-    "DaemonSet": ("spec", "template", "spec"),
-    "ReplicaSet": ("spec", "template", "spec"),
-}
-WORKLOADS = tuple(_POD_AT)
 _STAYING = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
-_LISTS = ("initContainers", "containers")
 _MAX_NESTED = 5
 
 
@@ -71,13 +59,13 @@ def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     Args:
         documents: as `unpacked` gives them.
     """
-    objects = pods.read_objects(documents, findings)
-    workloads = [each for document in documents if (each := _workload(document, objects, findings))]
-    containers = [each for workload in workloads for each in _containers(workload)]
-    names = naming.names([each.site for each in containers])
+    objects = pods.AllObjects(documents, findings)
+    found = [each for document in documents if (each := _workload(document, objects, findings))]
+    containers = [each for workload in found for each in _containers(workload)]
+    names = naming.names([each.site.levels() for each in containers])
     _refuse_twins(containers, names)
     operators = _operators(containers, names)
-    first = next((workload for workload in workloads), None)
+    first = next(iter(found), None)
     return Parsed(
         name=first.name if first else "",
         version=first.section.raw("apiVersion") if first else "",
@@ -85,46 +73,60 @@ def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     )
 
 
-def _workload(document: Fields, objects: pods.Objects, findings: Findings) -> _Workload | None:
+def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) -> _Workload | None:
     section = Section(document, "this object", findings)
     kind = section.raw("kind")
-    if kind not in _POD_AT:
+    if kind not in workloads.POD_AT:
         return None
     metadata = section.section("metadata", f"metadata of a {kind}")
-    name = (metadata.raw("name") or metadata.raw("generateName").removesuffix("-")) if metadata else ""
+    name = workloads.name_of(workloads.Outline(document))
     section.label = f"{kind} {quoted(name)}"
     if not name:
         section.error(None, f"this {kind} has no name", "write metadata: with name: below it")
         return None
+    section.require("apiVersion", f"write the version of {kind}, such as v1")
     spec, above = section, section
-    for key in _POD_AT[kind]:
+    for key in workloads.POD_AT[kind]:
         inner = spec.section(key, f"{key} of {section.label}")
         if inner is None:
             spec.require(key, "write the pod that it makes")
             return None
         spec, above = inner, spec
     spec.label = f"the pod of {section.label}"
-    pod = pods.Pod(spec, name, f"{kind.lower()}.{name}", objects, above.section("metadata", "metadata") or metadata)
+    namespace = metadata.raw("namespace") if metadata else ""
+    place = ".".join(filter(None, (kind.lower(), namespace, name)))
+    about = above.section("metadata", "metadata") or metadata
+    pod = pods.Pod(spec, name, place, objects.seen_from(namespace), about, namespace)
     pod.add_volumes(spec)
     own = section.section("spec", f"spec of {section.label}")
     if kind == "StatefulSet" and own is not None:
         pod.add_claims(own, "volumeClaimTemplates")
-    _warn_pod(section, spec, kind)
+    pods.warn_of_pod(spec)
+    if own is not None and kind in ("Job", "CronJob"):
+        _warn_of_copies(section, own)
     return _Workload(section, kind, name, pod)
 
 
-def _warn_pod(section: Section, spec: Section, kind: str) -> None:
-    for key in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.raw(key) == "true":
-            spec.warn(key, f"{key} of {section.label} is not given to it here")
-    job = section.section("spec", "spec") if kind == "Job" else None
-    if job is not None and job.raw("completionMode") == "Indexed":
+def _warn_of_copies(section: Section, spec: Section) -> None:
+    """A job may make several pods: one is run."""
+    template = spec.section("jobTemplate", "jobTemplate") if section.raw("kind") == "CronJob" else None
+    job = template.section("spec", "spec") if template is not None else spec
+    if job is None:
+        return
+    for key in ("parallelism", "completions"):
+        if job.raw(key) not in ("", "0", "1"):
+            job.warn(key, f"{section.label} makes several pods ({key}: {job.raw(key)}): one is run, by itself")
+    if job.raw("completionMode") == "Indexed":
         job.warn("completionMode", f"{section.label} is indexed: only index 0 is run")
 
 
 def _containers(workload: _Workload) -> Iterator[_Container]:
     spec = workload.pod.spec
-    found = [(key, item) for key in _LISTS for item in spec.sections(key, f"a container of {workload.section.label}")]
+    found = [
+        (key, item)
+        for key in workloads.POD_LISTS
+        for item in spec.sections(key, f"a container of {workload.section.label}")
+    ]
     if not any(key == "containers" for key, _ in found):
         spec.error("containers", f"{spec.label} has no containers", "write containers: and a list of them")
     if len([key for key, _ in found if key == "containers"]) > 1:
@@ -133,11 +135,18 @@ def _containers(workload: _Workload) -> Iterator[_Container]:
             f"the containers of {workload.section.label} run at the same time in a cluster, and share localhost; here "
             "each runs by itself",
         )
+    outline = workloads.Outline(workload.section.fields)
     for key, item in found:
         item.require("name", "write a name that no other container of this pod has")
         name = item.read("name", naming.usable) or "?"
         item.label = f"container {quoted(name)}"
-        yield _Container(item, workload, key == "initContainers", Site(workload.kind, workload.name, name))
+        if key == "initContainers" and item.raw("restartPolicy") == "Always":
+            item.warn(
+                "restartPolicy",
+                f"{item.label} stays beside the others in a cluster; here it runs by itself, and "
+                "they have to do without it",
+            )
+        yield _Container(item, workload, key == "initContainers", workloads.site_of(outline, name))
 
 
 def _refuse_twins(containers: Sequence[_Container], names: Sequence[str]) -> None:
@@ -190,9 +199,9 @@ def near_miss(document: Fields) -> tuple[str, str]:
     if wrong and "kind" in keys and "apiversion" in keys:
         return f"{quoted(wrong[0])} is written with other letters in Kubernetes", "write apiVersion and kind"
     kind = getattr(document.get("kind"), "value", "")
-    if document.get("apiVersion") and kind and kind not in _POD_AT:
+    if document.get("apiVersion") and kind and kind not in workloads.POD_AT:
         return (
             f"a {kind} runs no containers that cpost could size" if kind.isalpha() else "this kind runs no containers",
-            choice(kind, WORKLOADS, "kinds that do are"),
+            choice(kind, workloads.POD_AT, "kinds that do are"),
         )
     return "", ""

@@ -80,8 +80,12 @@ def _parsed(followed: Format, document: Document, path: str, files: Files, findi
         for other in document.others:
             findings.error(other.origin, "a second YAML document starts here", "a Compose file is one document")
         return compose.read(document.root, path, files, findings)
-    read = kubernetes.read if followed is Format.KUBERNETES else argo.read
-    return read(kubernetes.unpacked(objects), findings)
+    unpacked = kubernetes.unpacked(objects)
+    for each in unpacked:
+        what = lookalike.foreign(each)
+        if what:
+            findings.warn(each.origin, f"{what} is left out: cpost does not read it")
+    return (kubernetes.read if followed is Format.KUBERNETES else argo.read)(unpacked, findings)
 
 
 def _mappings(document: Document, findings: Findings) -> list[Fields]:

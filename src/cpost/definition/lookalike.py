@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from cpost.definition import kubernetes
+from cpost.definition import kubernetes, workloads
 from cpost.definition.tree import Fields, Node, Text
 from cpost.errors import DefinitionError, Problem
 from cpost.model import Format
@@ -14,7 +14,6 @@ HINT = (
     "cpost reads Clara pipeline definitions (api-version, name, operators), Kubernetes manifests, Argo Workflows and "
     "Docker Compose files"
 )
-WORKFLOWS = ("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate", "CronWorkflow")
 
 _BY_NAME = {
     "nextflow.config": "a Nextflow configuration",
@@ -29,7 +28,8 @@ _BY_KEYS = (
     (("jobs", "on"), "a GitHub Actions workflow"),
     (("application", "resources"), "the configuration of a MONAI application package"),
 )
-_COMPILED = "pipelines.kubeflow.org/"
+_COMPILED = "a Kubeflow pipeline compiled to an Argo workflow"
+_COMPILERS = "pipelines.kubeflow.org/"
 
 
 class OtherFormatError(DefinitionError):
@@ -62,11 +62,12 @@ def detect(documents: Sequence[Node]) -> Format:
     root = objects[0] if objects else None
     if root is None or root.key("operators"):
         return Format.CLARA
-    refuse(_foreign(root), root.origin.file)
     if any(_is_workflow(each) for each in objects):
+        refuse(next((_COMPILED for each in objects if _is_compiled(each)), ""), root.origin.file)
         return Format.ARGO
-    if any(_text(each, "kind") in kubernetes.WORKLOADS and each.key("apiVersion") for each in objects):
+    if any(workloads.is_pod(_text(each, "apiVersion"), _text(each, "kind")) for each in objects):
         return Format.KUBERNETES
+    refuse(next(filter(None, map(foreign, objects)), ""), root.origin.file)
     for each in objects:
         message, hint = kubernetes.near_miss(each)
         if message:
@@ -76,20 +77,21 @@ def detect(documents: Sequence[Node]) -> Format:
     return Format.CLARA
 
 
-def _foreign(root: Fields) -> str:
+def foreign(document: Fields) -> str:
+    """Return what a document is, where it belongs to another tool; empty where nothing tells."""
     for keys, what in _BY_KEYS:
-        if all(root.key(key) for key in keys):
+        if all(document.key(key) for key in keys):
             return what
-    version = _text(root, "apiVersion")
+    version, kind = _text(document, "apiVersion"), _text(document, "kind")
     if version.startswith("tekton.dev/"):
         return "a Tekton pipeline"
-    if version.startswith("argoproj.io/") and not _is_workflow(root):
-        return f"an Argo {_text(root, 'kind')}" if _text(root, "kind").isalpha() else "a file of Argo's"
-    return "a Kubeflow pipeline compiled to an Argo workflow" if _is_compiled(root) else ""
+    if version.startswith("argoproj.io/") and not _is_workflow(document):
+        return f"an Argo {kind}" if kind.isalpha() else "a file of Argo's"
+    return ""
 
 
 def _is_workflow(document: Fields) -> bool:
-    return _text(document, "apiVersion").startswith("argoproj.io/") and _text(document, "kind") in WORKFLOWS
+    return workloads.is_workflow(_text(document, "apiVersion"), _text(document, "kind"))
 
 
 def _is_compiled(root: Fields) -> bool:
@@ -97,7 +99,7 @@ def _is_compiled(root: Fields) -> bool:
     metadata = root.get("metadata")
     blocks = [metadata.get(key) for key in ("annotations", "labels")] if isinstance(metadata, Fields) else []
     keys = [key.value for block in blocks if isinstance(block, Fields) for key, _ in block.entries]
-    return any(key.startswith(_COMPILED) for key in keys)
+    return any(key.startswith(_COMPILERS) for key in keys)
 
 
 def _text(root: Fields, key: str) -> str:

@@ -1,8 +1,9 @@
 """What cpost calls the containers of a file, which may have one name several times.
 
 Write-back finds a container again by this name, so the rule is the file's alone: a container's own name if it is the
-only one of that name in the file; else its object's name before it; else the object's kind before that. (Containers
-beside the main one of an Argo template have the template's name in between, in the end.)
+only one of that name in the file; else its object's name before it; else the object's kind before that. In the end
+containers beside the main one of an Argo template have the template's name in between, as templates have that are
+written inline, and whatever has a namespace has that before it all.
 """
 
 from __future__ import annotations
@@ -26,18 +27,27 @@ class Site(NamedTuple):
     owner: str
     container: str
     template: str = ""
+    namespace: str = ""
 
     def levels(self) -> tuple[str, ...]:
         """Its names, ever more of them in one."""
         object_ = f"{self.kind.lower()}.{self.owner}"
         found = [self.container, f"{self.owner}.{self.container}", f"{object_}.{self.container}"]
-        return tuple(map(safe, [*found, f"{object_}.{self.template}.{self.container}"] if self.template else found))
+        if self.template:
+            found.append(f"{object_}.{self.template}.{self.container}")
+        if self.namespace:
+            found.append(f"{self.namespace}.{found[-1]}")
+        return tuple(map(safe, found))
 
 
-def names(sites: Sequence[Site]) -> list[str]:
-    """What each of all the containers of a file is called; those that nothing tells apart get equal names."""
-    all_levels = [site.levels() for site in sites]
-    known = [Counter(each[min(level, len(each) - 1)] for each in all_levels) for level in range(4)]
+def names(all_levels: Sequence[Sequence[str]]) -> list[str]:
+    """What each of all the containers of a file is called; those that nothing tells apart get equal names.
+
+    Args:
+        all_levels: of each container, the names that it may have: the first that no other has is its own.
+    """
+    most = max((len(each) for each in all_levels), default=0)
+    known = [Counter(each[min(level, len(each) - 1)] for each in all_levels) for level in range(most)]
     return [
         next((name for name, count in zip(each, known, strict=False) if count[name] == 1), each[-1])
         for each in all_levels

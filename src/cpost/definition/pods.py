@@ -32,23 +32,35 @@ _CLAIMS = ("persistentVolumeClaim", "ephemeral")
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """The ConfigMaps and Secrets of a file: their contents by name and key."""
+    """ConfigMaps and Secrets of a file: their contents by name and key."""
 
     maps: Mapping[str, Mapping[str, bytes]]
     secrets: Mapping[str, Mapping[str, bytes]]
 
 
-def read_objects(documents: Sequence[Fields], findings: Findings) -> Objects:
-    """Read all ConfigMaps and Secrets."""
-    found: dict[str, dict[str, dict[str, bytes]]] = {"ConfigMap": {}, "Secret": {}}
-    for document in documents:
-        section = Section(document, "this object", findings)
-        kind = section.raw("kind")
-        metadata = section.section("metadata", "metadata")
-        if kind in found and metadata is not None:
-            section.label = f"{kind} {quoted(metadata.raw('name'))}"
-            found[kind][metadata.raw("name")] = dict(_contents(section, encoded=kind == "Secret"))
-    return Objects(found["ConfigMap"], found["Secret"])
+class AllObjects:
+    """The ConfigMaps and Secrets of a file, of all namespaces."""
+
+    def __init__(self, documents: Sequence[Fields], findings: Findings) -> None:
+        self._found: list[tuple[str, str, str, dict[str, bytes]]] = []
+        for document in documents:
+            section = Section(document, "this object", findings)
+            kind = section.raw("kind")
+            metadata = section.section("metadata", "metadata")
+            if kind in ("ConfigMap", "Secret") and metadata is not None:
+                name = metadata.raw("name")
+                section.label = f"{kind} {quoted(name)}"
+                contents = dict(_contents(section, encoded=kind == "Secret"))
+                self._found.append((kind, metadata.raw("namespace"), name, contents))
+
+    def seen_from(self, namespace: str) -> Objects:
+        """Those of a namespace, and of objects without one, whose namespace is told elsewhere."""
+        found: dict[str, dict[str, dict[str, bytes]]] = {"ConfigMap": {}, "Secret": {}}
+        for exact in (False, True):
+            for kind, own, name, contents in self._found:
+                if (own == namespace) if exact else (not own or not namespace):
+                    found[kind][name] = contents
+        return Objects(found["ConfigMap"], found["Secret"])
 
 
 def _contents(section: Section, *, encoded: bool) -> Iterator[tuple[str, bytes]]:
@@ -78,6 +90,7 @@ class Pod:
     Attributes:
         name: of the object that makes it.
         place: what its fresh folders are named by.
+        namespace: that the object says it is in; empty where it says none.
         volumes: its volumes' sections by name; None = made from a claim template.
     """
 
@@ -86,6 +99,7 @@ class Pod:
     place: str
     objects: Objects
     metadata: Section | None = None
+    namespace: str = ""
     volumes: dict[str, Section | None] = field(default_factory=dict)
 
     def add_volumes(self, section: Section, key: str = "volumes") -> None:
@@ -102,6 +116,21 @@ class Pod:
             if metadata is not None:
                 self.volumes[metadata.raw("name")] = None
                 item.warn(None, f"claim {quoted(metadata.raw('name'))} is a fresh, empty folder here")
+
+
+def warn_of_pod(spec: Section) -> None:
+    """Say what a pod asks for and does not have here."""
+    for key in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"):
+        if spec.raw(key) == "true":
+            spec.warn(key, f"{key} of {spec.label} is not given to it here")
+    if spec.has("hostAliases"):
+        spec.warn("hostAliases", f"hostAliases of {spec.label} are not known here")
+    if spec.has("resources"):
+        spec.warn("resources", f"resources of {spec.label} as a whole are not heeded here: those of its containers are")
+    context = spec.section("securityContext", f"securityContext of {spec.label}")
+    for key in ("fsGroup", "supplementalGroups", "sysctls"):
+        if context is not None and context.has(key):
+            context.warn(key, f"{key} of {spec.label} is not set here")
 
 
 class ContainerReader:
@@ -123,6 +152,10 @@ class ContainerReader:
         section = self._section
         section.check_keys(CONTAINER_KEYS)
         section.require("image", "write the image that it runs")
+        if section.has("lifecycle"):
+            section.warn("lifecycle", f"lifecycle of {section.label} is not followed here: nothing is run beside it")
+        if section.has("volumeDevices"):
+            self.refuse(section, "volumeDevices", "it is given a disk of the cluster as a device")
         env = self._environment()
         requests, limits = self._resources()
         volumes = tuple(self._volumes())
@@ -170,6 +203,9 @@ class ContainerReader:
                     user, group = (str(number), group) if what == "user" else (user, str(number))
             if context.raw("privileged") == "true":
                 context.warn("privileged", f"{self._section.label} is not run privileged here")
+            capabilities = context.section("capabilities", f"capabilities of {owner.label}")
+            if capabilities is not None and capabilities.has("add"):
+                capabilities.warn("add", f"{self._section.label} is given no further capabilities here")
         return f"{user}:{group}" if user and group else user
 
     # ------------------------------------------------------------ requests
@@ -260,7 +296,7 @@ class ContainerReader:
             return self._pod.name
         metadata = self._pod.metadata
         if path == "metadata.namespace":
-            return (metadata.raw("namespace") if metadata else "") or "default"
+            return self._pod.namespace or "default"
         match = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
         block = metadata.section(match[1], match[1]) if match and metadata else None
         return block.raw(match[2]) if match and block else None
@@ -304,7 +340,8 @@ class ContainerReader:
             source.warn(None, f"{source.label} ({kind}) is a fresh, empty folder here")
             claim = source.section(kind, kind)
             named = claim.raw("claimName") if claim else ""
-            return replace(fresh, name=naming.safe(f"claim.{named}")) if named else fresh
+            place = ".".join(filter(None, ("claim", self._pod.namespace, named)))
+            return replace(fresh, name=naming.safe(place)) if named else fresh
         self.refuse(source, None, f"{source.label} is a {kind}, which is not here")
         return None
 
@@ -380,6 +417,8 @@ def _quantity(parse: Callable[[str], int]) -> Callable[[str], int]:
             return parse(text)
         except ValueError as error:
             hint = "K is no unit: write k for 1000 or Ki for 1024" if text.endswith("K") else "write 250m, 1.5 or 512Mi"
+            if re.match("0[0-9]", text):
+                hint = "write it without the zero before it, which makes it octal for some readers of YAML"
             raise GrammarError(f"{quoted(text)} is not a quantity", hint) from error
 
     return rule

@@ -22,7 +22,8 @@ _SUFFIXES = {
     "Ki": Fraction(2**10), "Mi": Fraction(2**20), "Gi": Fraction(2**30), "Ti": Fraction(2**40), "Pi": Fraction(2**50),
     "Ei": Fraction(2**60),
 }  # fmt: skip
-_KUBERNETES = re.compile(r"\+?(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE]([+-]?\d{1,2})|([A-Za-z]{0,2}))")
+# A zero before the number is octal for readers of YAML 1.1, as Kubernetes' is, and none for others: no amount at all.
+_KUBERNETES = re.compile(r"\+?(?!0[0-9])(\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE]([+-]?\d{1,2})|([A-Za-z]{0,2}))")
 # Compose reads sizes as Docker does, where each letter is a power of 1024.
 _COMPOSE_FACTORS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50}
 _COMPOSE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([bkmgtp]?)(?:i?b)?", re.IGNORECASE)

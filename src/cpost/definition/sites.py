@@ -4,10 +4,7 @@ What a file is follows from its content, document by document. Each container ge
 
     Clara              the operator's name; a service of it: <operator>__<service>
     Docker Compose     the service's name
-    Kubernetes, Argo   the container's name (the main container of an Argo template: the template's) where that is
-                       unique in the file; else <name of the object>.<container>; else <kind>.<name>.<container>
-
-with "-" in the place of every character but A-Z a-z 0-9 _ . and -.
+    Kubernetes, Argo   see `naming`; where they keep their containers `workloads` knows
 """
 
 from __future__ import annotations
@@ -17,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 
-from cpost.definition.marks import Alias, Mapping, Node, Sequence, Source, names_of, read_source, resolved
+from cpost.definition import naming, workloads
+from cpost.definition.marks import Alias, Mapping, Node, Sequence, Source, names_of, resolved
 from cpost.definition.quantities import (
     parse_compose_cpus,
     parse_compose_memory,
@@ -30,18 +27,7 @@ from cpost.errors import DefinitionError, Problem
 from cpost.model import ALL_GPUS, Origin, Resources
 from cpost.units import MB, MILLICORES_PER_CORE
 
-KeyPath = tuple[str, ...]
-_TEMPLATE = ("spec", "template", "spec")
-_POD_PATHS: dict[str, KeyPath] = {
-    "Pod": ("spec",),
-    "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
-    **dict.fromkeys(("Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"), _TEMPLATE),
-}
-_ARGO_SPECS: dict[str, KeyPath] = {
-    **dict.fromkeys(("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate"), ("spec",)),
-    "CronWorkflow": ("spec", "workflowSpec"),
-}
-_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+KeyPath = workloads.KeyPath
 _GPU = "nvidia.com/gpu"
 _VARIABLE = re.compile(r"\$[{(A-Za-z_]|\{\{")
 
@@ -79,19 +65,6 @@ class Site:
     blocked: str = ""
 
 
-def declared(path: str | Path) -> dict[str, tuple[Resources, Resources, Origin]]:
-    """What a file asks for today.
-
-    Returns:
-        Requests, limits and place of each container by its name. An amount is None where the file states none or
-        holds a variable. In Kubernetes a limit without a request is the request, too.
-
-    Raises:
-        DefinitionError: the file cannot be read, or no container is in it.
-    """
-    return {site.name: (*amounts(site), site.origin) for site in find_sites(read_source(path))}
-
-
 def find_sites(source: Source) -> tuple[Site, ...]:
     """The containers of a file in the order written; those that nothing tells apart have the same name and are blocked.
 
@@ -106,7 +79,7 @@ def find_sites(source: Source) -> tuple[Site, ...]:
     if not found:
         hint = "cpost knows Clara pipelines, Kubernetes workloads, Argo workflows and Docker Compose files"
         raise DefinitionError([Problem(source.file, 1, 1, "no container is stated in this file", hint)])
-    names = _names(found)
+    names = naming.names([each.names for each in found])
     known = Counter(names)
     return tuple(
         Site(
@@ -183,16 +156,6 @@ class _Found:
     blocked: str = ""
 
 
-def _names(found: list[_Found]) -> list[str]:
-    levels = max(len(each.names) for each in found)
-    counts = [Counter(each.names[min(level, len(each.names) - 1)] for each in found) for level in range(levels)]
-    chosen = (
-        next((name for name, count in zip(each.names, counts, strict=False) if count[name] == 1), each.names[-1])
-        for each in found
-    )
-    return [_UNFIT.sub("-", name) for name in chosen]
-
-
 def _blocked(found: _Found, *, ambiguous: bool) -> str:
     if found.blocked:
         return found.blocked
@@ -218,65 +181,36 @@ def _of_object(place: _Place, kind: str, version: str) -> Iterator[_Found]:
     if kind.endswith("List"):
         for item in place.items("items"):
             yield from _of_object(item, item.text("kind"), item.text("apiVersion"))
-    elif version.startswith("argoproj.io/") and kind in _ARGO_SPECS:
-        yield from _argo(place, kind)
-    elif kind in _POD_PATHS:
-        spec = place.down(*_POD_PATHS[kind])
-        for container in (each for key in ("initContainers", "containers") for each in _items(spec, key)):
-            yield _Found(Format.KUBERNETES, container, _qualified(place, kind, container.text("name")))
+    elif workloads.is_workflow(version, kind):
+        yield from _argo(place)
+    elif workloads.is_pod(version, kind):
+        spec = place.down(*workloads.POD_AT[kind])
+        for container in (each for key in workloads.POD_LISTS for each in (spec.items(key) if spec else ())):
+            yield _Found(Format.KUBERNETES, container, workloads.site_of(place, container.text("name")).levels())
 
 
-def _items(place: _Place | None, *keys: str) -> Iterator[_Place]:
-    return place.items(*keys) if place else iter(())
-
-
-def _qualified(place: _Place, kind: str, container: str, template: str = "") -> tuple[str, ...]:
-    owner = place.text("metadata", "name") or place.text("metadata", "generateName").removesuffix("-")
-    names = [container, f"{owner}.{container}", f"{kind.lower()}.{owner}.{container}"]
-    if template:
-        names.append(f"{kind.lower()}.{owner}.{template}.{container}")
-    return tuple(names)
-
-
-def _argo(place: _Place, kind: str) -> Iterator[_Found]:
-    spec = place.down(*_ARGO_SPECS[kind])
-    templates = [(each, each.text("name")) for each in _items(spec, "templates")]
-    for template, _ in tuple(templates):
-        templates += (
-            (inline, task.text("name")) for task in _tasks(template) if (inline := task.down("inline")) is not None
-        )
+def _argo(place: _Place) -> Iterator[_Found]:
+    spec = place.down(*workloads.WORKFLOW_AT[place.text("kind")])
+    templates = tuple(workloads.templates(place))
     uses: dict[str, list[str]] = {}
-    for template, _ in templates:
-        for task in _tasks(template):
+    for template in templates:
+        for task in workloads.tasks(template.place):
             uses.setdefault(task.text("template") or task.text("templateRef", "template"), []).append(task.text("name"))
     defaults = spec.down("templateDefaults") if spec else None
-    for template, name in templates:
-        patched = bool(template.text("podSpecPatch") or (spec and spec.text("podSpecPatch")))
-        for found in _template(place, kind, template, name):
-            fallback = defaults.down(str(found.place.path[-1])) if defaults else None
-            yield replace(
-                found,
-                uses=tuple(dict.fromkeys(uses.get(name, ()))) if found.names[0] == name else (),
+    for template in templates:
+        patched = bool(template.place.text("podSpecPatch") or (spec and spec.text("podSpecPatch")))
+        used = () if template.within else uses.get(template.name, ())
+        for container, _, site in template.containers(place):
+            key = str(container.path[-1])
+            fallback = defaults.down(key) if defaults else None
+            yield _Found(
+                Format.ARGO,
+                container,
+                site.levels(),
+                uses=tuple(dict.fromkeys(used)) if key in workloads.LEAVES else (),
                 fallbacks=(fallback.node,) if fallback and isinstance(fallback.node, Mapping) else (),
                 blocked="a podSpecPatch may set other resources than these" if patched else "",
             )
-
-
-def _tasks(template: _Place) -> Iterator[_Place]:
-    yield from template.items("dag", "tasks")
-    for group in template.items("steps"):
-        # A group of parallel steps is a list; the oldest form has the step itself there.
-        yield from group.items() if isinstance(group.node, Sequence) else (group,)
-
-
-def _template(place: _Place, kind: str, template: _Place, name: str) -> Iterator[_Found]:
-    for key in ("container", "script"):
-        main = template.down(key)
-        if main is not None and isinstance(main.node, Mapping):
-            yield _Found(Format.ARGO, main, _qualified(place, kind, name))
-    for keys in (("containerSet", "containers"), ("initContainers",), ("sidecars",)):
-        for container in template.items(*keys):
-            yield _Found(Format.ARGO, container, _qualified(place, kind, container.text("name"), name))
 
 
 # ---------------------------------------------------------------- Clara and Compose
@@ -284,11 +218,12 @@ def _template(place: _Place, kind: str, template: _Place, name: str) -> Iterator
 
 def _clara(place: _Place) -> Iterator[_Found]:
     for operator in place.items("operators"):
-        name = operator.text("name")
+        name = naming.safe(operator.text("name"))
         # What stands beside an import replaces what is imported.
         yield _Found(Format.CLARA, operator, (name,), blocked="" if operator.down("requests") else _imported(operator))
         for service in operator.items("services"):
-            yield _Found(Format.CLARA, service, (f"{name}__{service.text('name')}",), blocked=_imported(service))
+            own = naming.safe(service.text("name"))
+            yield _Found(Format.CLARA, service, (f"{name}__{own}",), blocked=_imported(service))
 
 
 def _imported(place: _Place) -> str:
@@ -304,7 +239,7 @@ def _compose(place: _Place) -> Iterator[_Found]:
         if service is not None and isinstance(service.node, Mapping):
             extended, elsewhere = _extended(services.node, service.node)
             blocked = "it extends a service of another file, which may state resources, too" if elsewhere else ""
-            yield _Found(Format.COMPOSE, service, (key,), fallbacks=extended, blocked=blocked)
+            yield _Found(Format.COMPOSE, service, (naming.safe(key),), fallbacks=extended, blocked=blocked)
 
 
 def _extended(services: Mapping, service: Mapping) -> tuple[tuple[Mapping, ...], bool]:
@@ -382,7 +317,11 @@ def is_variable(text: str) -> bool:
 
 
 def amounts(site: Site) -> tuple[Resources, Resources]:
-    """Requests and limits that the container states; see `declared`."""
+    """Requests and limits that a container states.
+
+    An amount is None where the file states none or holds a variable. In Kubernetes a limit without a request is the
+    request, too.
+    """
     cpu, memory = QUANTITIES[site.format]["cpu"], QUANTITIES[site.format]["memory"]
     gpus = _gpus(site)
     limits = Resources(_stated(site, cpu.limits, cpu.parse), _stated(site, memory.limits, memory.parse), gpus)

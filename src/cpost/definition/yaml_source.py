@@ -36,6 +36,8 @@ _SCALAR_TAGS = frozenset(("!", *(_CORE + name for name in ("str", "int", "float"
 _ITEMS_TAGS = frozenset(("!", _CORE + "seq"))
 _FIELDS_TAGS = frozenset(("!", _CORE + "map"))
 _MERGE = "<<"
+_BLANKS = (" ", "\t")
+_ENDS = ("\0", "#", "\r", "\n", "\x85", "\u2028", "\u2029")
 
 
 def parse(data: bytes, file: str, findings: Findings) -> list[Node]:
@@ -211,6 +213,40 @@ class _Tokens(Reader, Scanner, Parser):
             place = Origin(self._file, self.line + 1, self.column + 1)
             raise _failure(place, f"the file has more than {self._limit} parts, too many for a definition")
         super().fetch_more_tokens()
+
+    def scan_to_next_token(self) -> None:
+        """Pass over what is between tokens: also tabs where they do not indent, and the mark of each file joined."""
+        super().scan_to_next_token()
+        while self._at_mark() or self._at_tab():
+            self.forward()
+            super().scan_to_next_token()
+
+    def _at_mark(self) -> bool:
+        return bool(self.column == 0 and self.peek() == "\ufeff")
+
+    def _at_tab(self) -> bool:
+        """Whether there is a tab, and not one that indents: within brackets, behind a token, in an empty line."""
+        if self.peek() != "\t":
+            return False
+        return bool(self.flow_level) or not self.allow_simple_key or self._at_end_of_line()
+
+    def _at_end_of_line(self) -> bool:
+        """Whether nothing but blanks and a comment follow in this line."""
+        length = 0
+        while self.peek(length) in _BLANKS:
+            length += 1
+        return self.peek(length) in _ENDS
+
+    def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str] | None:
+        """Read the blanks in or behind a plain text, tabs among them."""
+        length = 0
+        while self.peek(length) in _BLANKS:
+            length += 1
+        blanks = self.prefix(length)
+        if "\t" not in blanks:
+            return super().scan_plain_spaces(indent, start_mark)
+        self.forward(length)
+        return super().scan_plain_spaces(indent, start_mark) if self.peek() in _ENDS else [blanks]
 
     def take(self) -> yaml.Event:
         """Return the next event."""
