@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from cpost.definition import load
+from cpost.definition.findings import Findings
+from cpost.definition.marks import Mapping, source_of, value_of
+from cpost.definition.tree import Fields
+from cpost.definition.yaml_source import parse
 from cpost.errors import DefinitionError, ExitCode
 from cpost.model import Operator, Pipeline
 
@@ -150,7 +154,55 @@ def test_tabs_are_named(tmp_path: Path) -> None:
         "6:1", "a tab is used for indentation", "indent with spaces only",
     )  # fmt: skip
     assert fault(tmp_path, GOOD + "  \tcpu: 1\n")[1] == "a tab is used for indentation"
-    assert fault(tmp_path, GOOD + "description:\tx\n")[:2] == ("6:13", "a tab stands where YAML allows only spaces")
+    assert fault(tmp_path, GOOD + "x:\n-\ta: b\n")[:2] == ("7:2", "a tab stands where YAML allows only spaces")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\tb\n",
+        "a: b\t\n",
+        "a: b\t# c\n",
+        "a\t: b\n",
+        "\t\na:\n\t# c\n  b\n",
+        "a:\t\n  b\n",
+        '{\n\t"a":\t"b"\t\n}\n',
+        "{a: b\n\t}\n",
+        "a: &x\tb\n",
+    ],
+)
+def test_tabs_between_parts_are_blanks(text: str) -> None:
+    (root,) = parse(text.encode(), "f", Findings())
+    assert isinstance(root, Fields)
+    assert [(key.value, getattr(value, "value", None)) for key, value in root.entries] == [("a", "b")]
+    (marked,) = source_of(text.encode(), "f").documents
+    assert value_of(marked) == {"a": ("b", '"' not in text, None)}
+
+
+def test_a_tab_in_a_text_is_a_part_of_it() -> None:
+    (root,) = parse(b"a: b\t c\n", "f", Findings())
+    assert isinstance(root, Fields)
+    assert getattr(root.get("a"), "value", None) == "b\t c"
+
+
+def test_the_places_behind_a_tab_are_those_of_the_text() -> None:
+    text = '{\n\t"a":\t"b"\n}\n'
+    (root,) = source_of(text.encode(), "f").documents
+    assert isinstance(root, Mapping)
+    value = root.own("a")
+    assert value is not None
+    assert text[value.start : value.end] == '"b"'
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\n---\n\ufeffb: 2\n", "\ufeffa: 1\n\ufeff---\nb: 2\n", "a: 1\n---\n\ufeff# x\nb: 2\n"]
+)
+def test_files_joined_with_their_marks_are_documents(text: str) -> None:
+    roots = parse(text.encode(), "f", Findings())
+    assert [key.value for root in roots if isinstance(root, Fields) for key, _ in root.entries] == ["a", "b"]
+    assert [value_of(root) for root in source_of(text.encode(), "f").documents] == [
+        {"a": ("1", True, None)}, {"b": ("2", True, None)},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

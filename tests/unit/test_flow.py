@@ -77,4 +77,22 @@ def test_names_of_containers() -> None:
         Site("Job", "a", "main"), Site("Job", "b", "main"), Site("Pod", "b", "main"), Site("Job", "a", "x y"),
         Site("Workflow", "gen", "z"), Site("Workflow", "gen", "q"), Site("Pod", "p", "q"),
     ]  # fmt: skip
-    assert names(sites) == ["a.main", "job.b.main", "pod.b.main", "x-y", "z", "gen.q", "p.q"]
+    assert names([site.levels() for site in sites]) == [
+        "a.main",
+        "job.b.main",
+        "pod.b.main",
+        "x-y",
+        "z",
+        "gen.q",
+        "p.q",
+    ]
+
+
+def test_names_of_what_only_a_template_or_a_namespace_tells_apart() -> None:
+    sites = [
+        Site("Workflow", "w", "a"), Site("Workflow", "w", "a", "main"),
+        Site("Pod", "p", "c"), Site("Pod", "p", "c", namespace="x"), Site("Pod", "p", "c", namespace="y"),
+    ]  # fmt: skip
+    assert names([site.levels() for site in sites]) == [
+        "workflow.w.a", "workflow.w.main.a", "pod.p.c", "x.pod.p.c", "y.pod.p.c",
+    ]  # fmt: skip

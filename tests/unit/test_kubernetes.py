@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from foreign import faults, operators, read, reasons, warnings
@@ -228,13 +229,131 @@ def test_near_misses_are_named(tmp_path: Path, text: str, message: str) -> None:
     assert [found for _, found in faults(tmp_path, text)] == [message]
 
 
-def test_an_indexed_job_is_its_first_pod(tmp_path: Path) -> None:
-    text = (
-        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec:\n  completionMode: Indexed\n"
-        "  template: {spec: {containers: [{name: c, image: i}]}}\n"
-    )
+def job(spec: str, kind: str = "Job") -> str:
+    spec = f"{{{spec}, template: {{spec: {{containers: [{{name: c, image: i}}]}}}}}}"
+    spec = spec if kind == "Job" else f"{{jobTemplate: {{spec: {spec}}}}}"
+    return f"apiVersion: batch/v1\nkind: {kind}\nmetadata: {{name: j}}\nspec: {spec}\n"
+
+
+@pytest.mark.parametrize("kind", ["Job", "CronJob"])
+def test_an_indexed_job_is_its_first_pod(tmp_path: Path, kind: str) -> None:
+    text = job("completionMode: Indexed, completions: 3", kind)
     assert dict(operators(tmp_path, text)["c"].env) == {"JOB_COMPLETION_INDEX": "0"}
-    assert warnings(tmp_path, text) == ['5:19: Job "j" is indexed: only index 0 is run']
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, text)] == [
+        f'{kind} "j" is indexed: only index 0 is run'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("completions: 4, parallelism: 2", ['Job "j" makes several pods (completions: 4): one is run, by itself']),
+        ("parallelism: 2", ['Job "j" makes several pods (parallelism: 2): one is run, by itself']),
+        ("completions: 1, parallelism: 1", []),
+    ],
+)
+def test_a_job_of_several_pods_is_one_here(tmp_path: Path, spec: str, said: list[str]) -> None:
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, job(spec))] == said
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("hostAliases: [{ip: 1.2.3.4}]", 'hostAliases of the pod of Pod "p" are not known here'),
+        ("shareProcessNamespace: true", 'shareProcessNamespace of the pod of Pod "p" is not given to it here'),
+        (
+            "resources: {limits: {memory: 1Gi}}",
+            'resources of the pod of Pod "p" as a whole are not heeded here: those of its containers are',
+        ),
+        ("securityContext: {fsGroup: 5}", 'fsGroup of the pod of Pod "p" is not set here'),
+        (
+            "initContainers: [{name: s, image: i, restartPolicy: Always}]",
+            'container "s" stays beside the others in a cluster; here it runs by itself, and they have to do without '
+            "it",
+        ),
+    ],
+)
+def test_what_a_pod_asks_for_and_does_not_have_here_is_said(tmp_path: Path, spec: str, said: str) -> None:
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, pod("{name: c, image: i}", f"  {spec}\n"))] == [said]
+
+
+@pytest.mark.parametrize(
+    ("container", "said"),
+    [
+        ("securityContext: {capabilities: {add: [SYS_PTRACE]}}", 'container "c" is given no further capabilities here'),
+        (
+            "lifecycle: {postStart: {exec: {command: [a]}}}",
+            'lifecycle of container "c" is not followed here: nothing is run beside it',
+        ),
+        ("securityContext: {capabilities: {drop: [ALL]}}", None),
+    ],
+)
+def test_what_a_container_asks_for_and_does_not_have_here_is_said(
+    tmp_path: Path, container: str, said: str | None
+) -> None:
+    found = warnings(tmp_path, pod(f"{{name: c, image: i, {container}}}"))
+    assert [line.partition(": ")[2] for line in found] == ([said] if said else [])
+
+
+def test_devices_of_a_cluster_are_a_reason_against(tmp_path: Path) -> None:
+    container = "{name: c, image: i, volumeDevices: [{name: d, devicePath: /dev/x}]}"
+    assert reasons(operators(tmp_path, pod(container))["c"]) == ["it is given a disk of the cluster as a device"]
+
+
+def test_what_other_makers_run_is_said_to_be_left_out(tmp_path: Path) -> None:
+    others = (
+        "---\napiVersion: kubeflow.org/v1\nkind: PyTorchJob\nmetadata: {name: t}\n"
+        "spec: {replicas: {Worker: {template: {spec: {containers: [{name: w, image: i}]}}}}}\n"
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 80}]}\n"
+        "---\napiVersion: tekton.dev/v1\nkind: Task\nmetadata: {name: k}\nspec: {steps: [{image: i}]}\n"
+    )
+    text = pod("{name: c, image: i}") + others
+    assert list(operators(tmp_path, text)) == ["c"]
+    assert warnings(tmp_path, text) == [
+        "9:7: a PyTorchJob is left out: how it runs its containers is not known here",
+        "18:1: a Tekton pipeline is left out: cpost does not read it",
+    ]
+
+
+NAMESPACED = dedent("""\
+    apiVersion: v1
+    kind: ConfigMap
+    metadata: {name: m, namespace: {0}}
+    data: {who: {0}}
+    ---
+    apiVersion: v1
+    kind: Pod
+    metadata: {name: p, namespace: {0}}
+    spec:
+      containers:
+      - {name: c, image: i, envFrom: [{configMapRef: {name: m}}, {configMapRef: {name: all}}],
+         volumeMounts: [{name: v, mountPath: /v}, {name: d, mountPath: /d}]}
+      volumes: [{name: v, emptyDir: {}}, {name: d, persistentVolumeClaim: {claimName: disk}}]
+    ---
+    """)
+
+
+def test_namespaces_tell_objects_apart(tmp_path: Path) -> None:
+    shared = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: all}\ndata: {all: yes}\n"
+    found = operators(tmp_path, NAMESPACED.replace("{0}", "x") + NAMESPACED.replace("{0}", "y") + shared)
+    assert {name: dict(each.env) for name, each in found.items()} == {
+        "x.pod.p.c": {"who": "x", "all": "yes"}, "y.pod.p.c": {"who": "y", "all": "yes"},
+    }  # fmt: skip
+    folders = [volume.name for each in found.values() for volume in each.volumes]
+    assert folders == ["pod.x.p.v", "claim.x.disk", "pod.y.p.v", "claim.y.disk"]
+
+
+def test_an_object_has_a_version(tmp_path: Path) -> None:
+    text = (
+        pod("{name: c, image: i}") + "---\nkind: Pod\nmetadata: {name: q}\nspec: {containers: [{name: d, image: i}]}\n"
+    )
+    assert faults(tmp_path, text) == [("8:1", 'Pod "q" has no apiVersion')]
+
+
+@pytest.mark.parametrize("amount", ["010", "00", "012Mi", "08.5"])
+def test_an_amount_that_some_read_as_octal_is_none(tmp_path: Path, amount: str) -> None:
+    text = pod(f"{{name: c, image: i, resources: {{requests: {{memory: {amount}}}}}}}")
+    assert faults(tmp_path, text) == [("6:56", f'memory of requests of container "c": "{amount}" is not a quantity')]
 
 
 @given(st.integers(1, 10**6), st.integers(0, 999), st.sampled_from(["", "k", "M", "Ki", "Mi", "Gi"]))

@@ -29,6 +29,18 @@ FILES = {
         "  - {name: two, script: {image: i, source: x}, initContainers: [{name: first, image: i}]}\n"
         "  - {name: set, containerSet: {containers: [{name: one, image: i}, {name: c, image: i}]}}\n"
     ),
+    "inline": (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  entrypoint: m\n"
+        "  templates:\n  - name: m\n    steps:\n"
+        "    - - {name: one, withItems: [1, 2],"
+        " inline: {container: {image: i}, initContainers: [{name: f, image: i}]}}\n"
+        "      - {name: two, template: one}\n"
+        "      - {name: out, inline: {dag: {tasks: [{name: in, inline: {script: {image: i, source: x}}}]}}}\n"
+        "  - {name: one, container: {image: i}, initContainers: [{name: f, image: i}]}\n"
+    ),
+    "namespaces": (
+        POD.format("Pod", "a, namespace: x", "") + POD.format("Pod", "a, namespace: y", "") + POD.format("Pod", "a", "")
+    ),
     "compose": "services: {a.b: {image: i}, C_d: {image: i, depends_on: [a.b]}}\n",
 }
 
@@ -37,7 +49,25 @@ FILES = {
 def test_sites_have_the_same_names(tmp_path: Path, format_: str) -> None:
     pipeline = read(tmp_path, FILES[format_])
     used = {each.site for operator in pipeline.operators for each in (operator, *operator.companions)}
-    assert used == {site.name for site in find_sites(read_source(tmp_path / "p.yaml"))}
+    sites = find_sites(read_source(tmp_path / "p.yaml"))
+    assert used == {site.name for site in sites}
+    assert not any(site.blocked for site in sites)
+
+
+def test_an_inline_template_is_written_back_to(tmp_path: Path) -> None:
+    names = [each.name for each in read(tmp_path, FILES["inline"]).operators]
+    assert names == [
+        "workflow.w.m.one.f.one-0", "workflow.w.m.one.one-0", "workflow.w.m.one.f.one-1", "workflow.w.m.one.one-1",
+        "workflow.w.one.f", "workflow.w.one", "in",
+    ]  # fmt: skip
+    records = [
+        record(f"workflow.w.m.one.one-{n}", recommendation=advice(500, n * 2**26), site="workflow.w.m.one")
+        for n in (1, 2)
+    ]
+    written = write_back(read_source(tmp_path / "p.yaml"), list(_advised(run(*records))))
+    changed = [line for line in written.text.splitlines() if "128Mi" in line]
+    assert len(changed) == 1
+    assert "withItems" in changed[0]
 
 
 def test_what_is_declared_has_the_names_of_a_run(tmp_path: Path) -> None:

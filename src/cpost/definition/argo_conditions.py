@@ -117,7 +117,7 @@ def _compared(left: _Operand, sign: str, right: _Operand) -> bool | None:
     """None where it depends on what either is taken for, as for '1' == 1."""
     numbers = (left.number, right.number)
     if sign not in ("==", "!="):
-        if numbers[0] is None or numbers[1] is None or left.kind != right.kind:
+        if numbers[0] is None or numbers[1] is None or {left.kind, right.kind} != {"number"}:
             raise _Unreadable(sign)
         return {"<": numbers[0] < numbers[1], ">": numbers[0] > numbers[1],
                 "<=": numbers[0] <= numbers[1], ">=": numbers[0] >= numbers[1]}[sign]  # fmt: skip
@@ -222,8 +222,13 @@ class _When(_Expression):
     """Comparisons of words."""
 
     def _negated(self) -> bool | None:
-        if self._word != "(" and getattr(self._word, "kind", "") != "truth":
-            raise _Unreadable("what ! belongs to is a question of precedence")
+        """Before a bracket or a truth value; before all else it is a question of precedence what ! belongs to."""
+        word = self._word
+        if isinstance(word, _Operand) and word.kind == "truth":
+            self._take()
+            return word.text == "false"
+        if word != "(":
+            raise _Unreadable(word)
         return super()._negated()
 
     def _atom(self, word: str | _Operand) -> bool | None:

@@ -75,7 +75,7 @@ class LeafReader:
         pod.add_volumes(section)
         if section.has("securityContext"):  # in the place of the whole workflow's
             pod.spec = section
-        pods.warn_of_pod(section)
+        pods.warn_of_pod(template)
         names = {container: name for (place, container), name in self._sites.items() if place == id(written)}
         maker = _Maker(template, section, use, pod, names, known)
         operators = maker.set() if template.has("containerSet") else (*maker.initial(), maker.main())

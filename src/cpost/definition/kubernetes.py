@@ -14,7 +14,7 @@ from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.flow import Parsed, with_payload
 from cpost.definition.naming import Site
 from cpost.definition.section import Section
-from cpost.definition.tree import Fields, Items
+from cpost.definition.tree import Fields, Items, Node
 from cpost.model import Operator
 
 _STAYING = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
@@ -77,6 +77,8 @@ def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) ->
     section = Section(document, "this object", findings)
     kind = section.raw("kind")
     if kind not in workloads.POD_AT:
+        if _runs_something(document):
+            section.warn("kind", f"a {kind} is left out: how it runs its containers is not known here")
         return None
     metadata = section.section("metadata", f"metadata of a {kind}")
     name = workloads.name_of(workloads.Outline(document))
@@ -102,22 +104,42 @@ def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) ->
     if kind == "StatefulSet" and own is not None:
         pod.add_claims(own, "volumeClaimTemplates")
     pods.warn_of_pod(spec)
-    if own is not None and kind in ("Job", "CronJob"):
-        _warn_of_copies(section, own)
+    _warn_of_copies(section)
     return _Workload(section, kind, name, pod)
 
 
-def _warn_of_copies(section: Section, spec: Section) -> None:
+def _runs_something(node: Node) -> bool:
+    """Whether a node holds a list of containers at any depth, as objects of other makers do."""
+    if isinstance(node, Items):
+        return any(map(_runs_something, node.items))
+    if not isinstance(node, Fields):
+        return False
+    listed = node.get("containers")
+    if isinstance(listed, Items) and any(isinstance(each, Fields) and each.key("image") for each in listed.items):
+        return True
+    return any(_runs_something(value) for _, value in node.entries)
+
+
+def _job(section: Section) -> Section | None:
+    """What a Job, or each one that a CronJob makes, is told; None for other kinds."""
+    paths = {"Job": ("spec",), "CronJob": ("spec", "jobTemplate", "spec")}
+    found: Section | None = section
+    for key in paths.get(section.raw("kind"), ()):
+        found = found.section(key, section.label) if found is not None else None
+    return found if found is not section else None
+
+
+def _warn_of_copies(section: Section) -> None:
     """A job may make several pods: one is run."""
-    template = spec.section("jobTemplate", "jobTemplate") if section.raw("kind") == "CronJob" else None
-    job = template.section("spec", "spec") if template is not None else spec
+    job = _job(section)
     if job is None:
         return
-    for key in ("parallelism", "completions"):
-        if job.raw(key) not in ("", "0", "1"):
-            job.warn(key, f"{section.label} makes several pods ({key}: {job.raw(key)}): one is run, by itself")
+    several = [key for key in ("completions", "parallelism") if job.raw(key) not in ("", "0", "1")]
     if job.raw("completionMode") == "Indexed":
         job.warn("completionMode", f"{section.label} is indexed: only index 0 is run")
+    elif several:
+        told = f"{several[0]}: {job.raw(several[0])}"
+        job.warn(several[0], f"{section.label} makes several pods ({told}): one is run, by itself")
 
 
 def _containers(workload: _Workload) -> Iterator[_Container]:
@@ -186,7 +208,7 @@ def _stays(container: _Container, operator: Operator) -> bool:
 
 
 def _indexed(container: _Container, operator: Operator) -> tuple[tuple[str, str], ...]:
-    job = container.workload.section.section("spec", "spec") if container.workload.kind == "Job" else None
+    job = _job(container.workload.section)
     if job is None or job.raw("completionMode") != "Indexed":
         return operator.env
     return tuple({**dict(operator.env), "JOB_COMPLETION_INDEX": "0"}.items())
