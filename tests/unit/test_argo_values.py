@@ -331,6 +331,18 @@ def test_what_a_workflow_asks_for_and_does_not_have_here_is_said(tmp_path: Path)
 
 # ---------------------------------------------------------------- other objects beside a workflow
 
+
+@pytest.mark.parametrize("first", ["x", "y"])
+def test_a_template_of_the_workflows_own_namespace_is_meant(tmp_path: Path, first: str) -> None:
+    head = "apiVersion: argoproj.io/v1alpha1\nkind: {}\nmetadata: {{name: t, namespace: {}}}\nspec:\n"
+    other = {"x": "y", "y": "x"}[first]
+    text = head.format("Workflow", "x") + "  workflowTemplateRef: {name: t}\n"
+    for namespace in (first, other):
+        text += "---\n" + head.format("WorkflowTemplate", namespace)
+        text += f"  entrypoint: m\n  templates: [{{name: m, container: {{image: in-{namespace}}}}}]\n"
+    assert [each.image for each in read(tmp_path, text).operators] == ["in-x:latest"]
+
+
 SENSOR = (
     "apiVersion: argoproj.io/v1alpha1\nkind: Sensor\nmetadata: {name: s}\n"
     "spec: {triggers: [{template: {container: {image: x}}}]}\n"
@@ -351,3 +363,22 @@ def test_what_is_no_workflow_alone_is_refused(tmp_path: Path) -> None:
     assert [message for _, message in faults(tmp_path, SENSOR)] == [
         "this looks like an Argo Sensor, which cpost does not read"
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        workflow("steps: [[{name: .., inline: {container: {image: i}}}]]\n"),
+        workflow("dag: {tasks: [{name: .., inline: {container: {image: i}}}]}\n"),
+        workflow("container: {image: i}\ninitContainers: [{name: .., image: i}]\n"),
+        workflow("containerSet: {containers: [{name: .., image: i}]}\n"),
+        workflow("container: {image: i}\n")
+        .replace("name: main", "name: ..")
+        .replace("entrypoint: main", "entrypoint: .."),
+        workflow("container: {image: i}\n").replace("generateName: w-", "name: .."),
+        workflow("container: {image: i}\n").replace("generateName: w-", "name: w, namespace: .."),
+    ],
+)
+def test_names_that_no_file_can_have_are_faults(tmp_path: Path, text: str) -> None:
+    found = faults(tmp_path, text)
+    assert any('".." cannot be used as a name' in message for _, message in found), found

@@ -28,16 +28,20 @@ spec:
   arguments: {parameters: [{name: p, value: v}], artifacts: [{name: r, raw: {data: x}}]}
   volumes: [{name: d, emptyDir: {}}]
   volumeClaimTemplates: [{metadata: {name: c}}]
+  templateDefaults: {container: {env: [{name: E, value: "{{workflow.uid}}"}], volumeMounts: [{name: d, mountPath: /t}]}}
   templates:
   - name: main
     dag:
+      target: a b c e f
       tasks:
       - {name: a, template: leaf, arguments: {parameters: [{name: q, value: "{{workflow.parameters.p}}"}]}}
       - {name: b, template: deep, depends: a && !a.Failed, when: "{{workflow.parameters.p}} == v"}
       - {name: c, template: set, dependencies: [a], withItems: [1, {k: 2}]}
-      - {name: e, template: leaf, withSequence: {count: "2"}, arguments: {artifacts: [{name: i, from: "{{tasks.a.outputs.artifacts.o}}"}]}}
+      - {name: e, template: leaf, withSequence: {count: "2", format: "%03d"}, arguments: {artifacts: [{name: i, from: "{{tasks.a.outputs.artifacts.o}}"}]}}
+      - {name: f, template: deep, withParam: '[1, {"k": "v"}]', when: "(1 == 1.0) && !('{{workflow.parameters.p}}' != x)"}
   - name: leaf
     daemon: "false"
+    securityContext: {runAsUser: 5}
     inputs: {parameters: [{name: q, default: z}], artifacts: [{name: i, path: /i, optional: "true"}]}
     outputs: {artifacts: [{name: o, path: /o}], parameters: [{name: t, valueFrom: {path: /t}}]}
     initContainers: [{name: n, image: i}]

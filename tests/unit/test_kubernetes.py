@@ -343,6 +343,12 @@ def test_namespaces_tell_objects_apart(tmp_path: Path) -> None:
     assert folders == ["pod.x.p.v", "claim.x.disk", "pod.y.p.v", "claim.y.disk"]
 
 
+@pytest.mark.parametrize("metadata", ["name: ..", "generateName: ../", "name: p, namespace: ../x"])
+def test_objects_have_names_that_files_can_have(tmp_path: Path, metadata: str) -> None:
+    text = pod("{name: c, image: i}").replace("name: p", metadata, 1)
+    assert any("cannot be used as a name" in message for _, message in faults(tmp_path, text))
+
+
 def test_an_object_has_a_version(tmp_path: Path) -> None:
     text = (
         pod("{name: c, image: i}") + "---\nkind: Pod\nmetadata: {name: q}\nspec: {containers: [{name: d, image: i}]}\n"

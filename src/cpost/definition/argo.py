@@ -127,7 +127,7 @@ class _Follower:
 
     def _referred_body(self, root: Workflow) -> Workflow:
         reference = root.spec.section("workflowTemplateRef", "workflowTemplateRef")
-        return (argo_objects.referred(reference, self._workflows) if reference else None) or root
+        return (argo_objects.referred(reference, self._workflows, self._root.namespace) if reference else None) or root
 
     def _specs(self) -> tuple[Section, ...]:
         """Of the workflow, and of the template object that it refers to: what the first has is not the second's."""
@@ -208,6 +208,7 @@ class _Follower:
         tasks: dict[str, Section] = {}
         for item in below.sections("tasks", f"a task of {template.label}") if below else ():
             item.require("name", "write the task's name")
+            item.read("name", naming.usable)
             item.label = f"task {quoted(item.raw('name'))}"
             tasks[item.raw("name")] = item
         done: dict[str, Done] = {}
@@ -289,6 +290,7 @@ class _Follower:
             sections = [Section(each, "a step", self._findings) for each in group if isinstance(each, Fields)]
             for step in sections:
                 step.require("name", "write the step's name")
+                step.read("name", naming.usable)
                 step.label = f"step {quoted(step.raw('name'))}"
             results = [
                 (each.raw("name"), self._task(each, owner, use, scope, ("steps", done), after)) for each in sections
@@ -370,7 +372,7 @@ class _Follower:
             return inline, owner
         reference = task.section("templateRef", f"templateRef of {task.label}")
         if reference is not None:
-            found = argo_objects.referred(reference, self._workflows)
+            found = argo_objects.referred(reference, self._workflows, self._root.namespace)
             owner, name, place = found or owner, reference.raw("template"), reference
             if found is None:
                 return None, owner

@@ -107,6 +107,8 @@ class _Maker:
         self._before = use.after
 
     def _container(self, section: Section, raw: Section, own: str, number: int = 0) -> Operator:
+        if own:
+            raw.read("name", naming.usable)
         site = self._sites.get(own) or naming.safe(own or "main")  # one that is only among the defaults
         section.label = raw.label
         operator = pods.ContainerReader(section, self._pod).operator(site)

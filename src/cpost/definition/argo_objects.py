@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cpost.definition import naming, workloads
+from cpost.definition import naming, pods, workloads
 from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.naming import Site
 from cpost.definition.section import Section
@@ -43,8 +43,7 @@ def read_workflows(documents: Sequence[Fields], findings: Findings) -> list[Work
 
 def _workflow(top: Section) -> Workflow | None:
     kind = top.raw("kind")
-    top.section("metadata", f"metadata of a {kind}")
-    name = workloads.name_of(workloads.Outline(top.fields))
+    name = pods.name_of(top)
     top.label = f"{kind} {quoted(name)}"
     if not name:
         top.error(None, f"this {kind} has no name", "write metadata: with name: or generateName: below it")
@@ -58,6 +57,7 @@ def _workflow(top: Section) -> Workflow | None:
     templates: dict[str, Section] = {}
     for item in spec.sections("templates", f"a template of {top.label}"):
         item.require("name", "write the name that others call it by")
+        item.read("name", naming.usable)
         item.label = f"template {quoted(item.raw('name'))}"
         if item.raw("name") in templates:
             item.error("name", f"{top.label} has two templates called {quoted(item.raw('name'))}", "rename one")
@@ -71,10 +71,15 @@ def to_run(workflows: Sequence[Workflow]) -> list[Workflow]:
     return proper or [each for each in workflows if each.spec.has("entrypoint")]
 
 
-def referred(reference: Section, workflows: Sequence[Workflow]) -> Workflow | None:
-    """The template object that a workflowTemplateRef or templateRef names; None, with a fault, where it is not here."""
+def referred(reference: Section, workflows: Sequence[Workflow], namespace: str) -> Workflow | None:
+    """The template object that a workflowTemplateRef or templateRef names; None, with a fault, where it is not here.
+
+    Args:
+        namespace: of the workflow; of templates of one name, its own is meant.
+    """
     kind = _REUSED[reference.raw("clusterScope") == "true"]
-    known = {each.name: each for each in workflows if each.kind == kind}
+    nearest_last = sorted(workflows, key=lambda each: each.namespace == namespace)
+    known = {each.name: each for each in nearest_last if each.kind == kind}
     name = reference.raw("name")
     if name not in known:
         hint = f"put it into the file as one more document; {choice(name, known, 'those in it are')}"

@@ -80,13 +80,24 @@ def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) ->
         if _runs_something(document):
             section.warn("kind", f"a {kind} is left out: how it runs its containers is not known here")
         return None
-    metadata = section.section("metadata", f"metadata of a {kind}")
-    name = workloads.name_of(workloads.Outline(document))
+    name = pods.name_of(section)
     section.label = f"{kind} {quoted(name)}"
     if not name:
         section.error(None, f"this {kind} has no name", "write metadata: with name: below it")
         return None
     section.require("apiVersion", f"write the version of {kind}, such as v1")
+    pod = _pod(section, kind, name, objects)
+    if pod is None:
+        return None
+    own = section.section("spec", f"spec of {section.label}")
+    if kind == "StatefulSet" and own is not None:
+        pod.add_claims(own, "volumeClaimTemplates")
+    _warn_of_copies(section)
+    return _Workload(section, kind, name, pod)
+
+
+def _pod(section: Section, kind: str, name: str, objects: pods.AllObjects) -> pods.Pod | None:
+    """What the containers of a workload have in common; None, with a fault, where it has none."""
     spec, above = section, section
     for key in workloads.POD_AT[kind]:
         inner = spec.section(key, f"{key} of {section.label}")
@@ -95,17 +106,14 @@ def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) ->
             return None
         spec, above = inner, spec
     spec.label = f"the pod of {section.label}"
+    metadata = section.section("metadata", "metadata")
     namespace = metadata.raw("namespace") if metadata else ""
     place = ".".join(filter(None, (kind.lower(), namespace, name)))
     about = above.section("metadata", "metadata") or metadata
     pod = pods.Pod(spec, name, place, objects.seen_from(namespace), about, namespace)
     pod.add_volumes(spec)
-    own = section.section("spec", f"spec of {section.label}")
-    if kind == "StatefulSet" and own is not None:
-        pod.add_claims(own, "volumeClaimTemplates")
     pods.warn_of_pod(spec)
-    _warn_of_copies(section)
-    return _Workload(section, kind, name, pod)
+    return pod
 
 
 def _runs_something(node: Node) -> bool:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from cpost.definition import grammar, naming
+from cpost.definition import grammar, naming, workloads
 from cpost.definition.findings import Findings, quoted
 from cpost.definition.grammar import GrammarError
 from cpost.definition.quantities import parse_kubernetes_cpu, parse_kubernetes_memory
@@ -116,6 +116,15 @@ class Pod:
             if metadata is not None:
                 self.volumes[metadata.raw("name")] = None
                 item.warn(None, f"claim {quoted(metadata.raw('name'))} is a fresh, empty folder here")
+
+
+def name_of(section: Section) -> str:
+    """What an object is called, empty where it has no name; that it cannot be called so is a fault."""
+    metadata = section.section("metadata", f"metadata of a {section.raw('kind')}")
+    for key in ("name", "generateName", "namespace"):
+        if metadata is not None and metadata.raw(key):
+            metadata.read(key, naming.usable)
+    return workloads.name_of(workloads.Outline(section.fields))
 
 
 def warn_of_pod(spec: Section) -> None:
