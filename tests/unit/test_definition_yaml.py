@@ -154,6 +154,7 @@ def test_tabs_are_named(tmp_path: Path) -> None:
         "6:1", "a tab is used for indentation", "indent with spaces only",
     )  # fmt: skip
     assert fault(tmp_path, GOOD + "  \tcpu: 1\n")[1] == "a tab is used for indentation"
+    assert fault(tmp_path, GOOD + "x: |\n\t# a\n")[1] == "a tab is used for indentation"
     assert fault(tmp_path, GOOD + "x:\n-\ta: b\n")[:2] == ("7:2", "a tab stands where YAML allows only spaces")
 
 
@@ -164,7 +165,7 @@ def test_tabs_are_named(tmp_path: Path) -> None:
         "a: b\t\n",
         "a: b\t# c\n",
         "a\t: b\n",
-        "\t\na:\n\t# c\n  b\n",
+        "\t\na:\n \t \n  b\n",
         "a:\t\n  b\n",
         '{\n\t"a":\t"b"\t\n}\n',
         "{a: b\n\t}\n",

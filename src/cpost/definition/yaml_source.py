@@ -37,7 +37,7 @@ _ITEMS_TAGS = frozenset(("!", _CORE + "seq"))
 _FIELDS_TAGS = frozenset(("!", _CORE + "map"))
 _MERGE = "<<"
 _BLANKS = (" ", "\t")
-_ENDS = ("\0", "#", "\r", "\n", "\x85", "\u2028", "\u2029")
+_BREAKS = ("\0", "\r", "\n", "\x85", "\u2028", "\u2029")
 
 
 def parse(data: bytes, file: str, findings: Findings) -> list[Node]:
@@ -231,11 +231,11 @@ class _Tokens(Reader, Scanner, Parser):
         return bool(self.flow_level) or not self.allow_simple_key or self._at_end_of_line()
 
     def _at_end_of_line(self) -> bool:
-        """Whether nothing but blanks and a comment follow in this line."""
+        """Whether nothing but blanks follow in this line."""
         length = 0
         while self.peek(length) in _BLANKS:
             length += 1
-        return self.peek(length) in _ENDS
+        return self.peek(length) in _BREAKS
 
     def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str] | None:
         """Read the blanks in or behind a plain text, tabs among them."""
@@ -246,7 +246,7 @@ class _Tokens(Reader, Scanner, Parser):
         if "\t" not in blanks:
             return super().scan_plain_spaces(indent, start_mark)
         self.forward(length)
-        return super().scan_plain_spaces(indent, start_mark) if self.peek() in _ENDS else [blanks]
+        return super().scan_plain_spaces(indent, start_mark) if self.peek() in _BREAKS else [blanks]
 
     def take(self) -> yaml.Event:
         """Return the next event."""
