@@ -207,6 +207,11 @@ def test_a_loop_over_nothing_is_said_to_be_left_out(tmp_path: Path, loop: str) -
     assert said(tmp_path, text) == ['step "b" is left out: there is nothing that it loops over']
 
 
+def test_a_misspelt_part_of_an_item_is_a_fault(tmp_path: Path) -> None:
+    main = f"steps: [[{echoing('{{item.K}}', 'withItems: [{k: v}], ')}]]\n"
+    assert [message for _, message in faults(tmp_path, workflow(main))] == ['nothing is called "item.K" here']
+
+
 @pytest.mark.parametrize("items", ["x", '{"a": 1}', "[1", "[" * 2000, "1" * 5000])
 def test_a_list_that_is_none_is_a_fault(tmp_path: Path, items: str) -> None:
     found = faults(tmp_path, workflow(f"steps: [[{{name: a, template: echo, withParam: '{items}'}}]]\n"))
