@@ -239,7 +239,9 @@ class _Planner:
         yield from self._services(index, operator)
         for companion in operator.companions:
             name = self._pipeline.companion_name(operator.name, companion.name)
-            step = replace(self._container(companion), index=index, operator=name)
+            bare = self._container(companion)
+            read = (_input_mount(item, self._place.input_dir, self._place.work_dir) for item in companion.inputs)
+            step = replace(bare, index=index, operator=name, mounts=(*read, *bare.mounts))
             shared = self._pipeline.is_shared(companion.name)
             yield Server(companion.name, ServerKind.SERVICE, step, ports=companion.ports, shared=shared)
         if operator.models and self._options.triton_scope == "pipeline":

@@ -232,6 +232,48 @@ def test_a_daemon_runs_beside_what_follows(tmp_path: Path) -> None:
     assert [(each.name, each.aliases, each.ports) for each in found["echo"].companions] == [("serve", ("db",), (80,))]
 
 
+def test_a_daemon_has_what_it_reads(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - {name: make, template: make}\n- - name: db\n    template: serve\n    arguments:\n"
+        "      artifacts: [{name: data, from: '{{steps.make.outputs.artifacts.data}}'}]\n- - {name: ask, template: echo}\n"
+    )
+    make = "  - {name: make, container: {image: m}, outputs: {artifacts: [{name: data, path: /out/d.bin}]}}\n"
+    serve = (
+        "  - {name: serve, daemon: true, inputs: {artifacts: [{name: data, path: /in/d}]}, container: {image: s}}\n"
+    )
+    found = operators(tmp_path, workflow(main, make, serve, ECHO))
+    (server,) = found["echo"].companions
+    assert (server.inputs, found["echo"].after) == ((Input("/in/d", "make", "data", entry="d.bin"),), ("make",))
+
+
+def test_why_a_daemon_cannot_run_is_said_with_its_name(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - {name: one, template: serve}\n- - name: two\n    template: eat\n    arguments:\n"
+        "      artifacts: [{name: a, from: '{{steps.one.outputs.artifacts.a}}'}]\n- - {name: ask, template: echo}\n"
+    )
+    serve = "  - {name: serve, daemon: true, container: {image: s}, outputs: {artifacts: [{name: a, path: /a}]}}\n"
+    eat = "  - {name: eat, daemon: true, inputs: {artifacts: [{name: a, path: /a}]}, container: {image: s}}\n"
+    found = operators(tmp_path, workflow(main, serve, eat, ECHO))
+    assert found["echo"].unsupported == (
+        "its server eat.two: it reads what serve.one writes, which stays up beside it",
+    )
+
+
+def test_an_init_container_may_have_what_the_main_one_has(tmp_path: Path) -> None:
+    main = (
+        "inputs: {artifacts: [{name: t, path: /t, raw: {data: hi}}]}\nvolumes: [{name: w, emptyDir: {}}]\n"
+        "initContainers:\n- {name: all, image: i, mirrorVolumeMounts: true}\n"
+        "- {name: own, image: i, mirrorVolumeMounts: true, volumeMounts: [{name: w, mountPath: /w, subPath: part}]}\n"
+        "- {name: bare, image: i}\n"
+        "container: {image: i, volumeMounts: [{name: w, mountPath: /w}]}\n"
+    )
+    found = operators(tmp_path, workflow(main))
+    raw = Volume("raw.t", "/t", True, "content", (File("content", b"hi"),))
+    assert found["all"].volumes == (Volume("workflow.w.w", "/w"), raw)
+    assert found["own"].volumes == (Volume("workflow.w.w", "/w", part="part"), raw)
+    assert found["bare"].volumes == ()
+
+
 def test_a_container_set_is_a_graph(tmp_path: Path) -> None:
     main = (
         "containerSet:\n  volumeMounts: [{name: w, mountPath: /w}]\n  containers:\n"

@@ -476,3 +476,12 @@ def test_a_run_under_limits_copies_to_folders_of_its_own() -> None:
     output = Output("/tmp/x.bin", "o", copied=True)
     (made,) = foreign_steps(operator("a", outputs=(output,)))
     assert _moved(made, PosixPath("/trial")).copies == (CopyOut("/tmp/x.bin", "/trial/a/o"),)
+
+
+def test_a_companion_sees_what_it_reads() -> None:
+    serving = operator("s", inputs=(Input("/in", "a", "out", entry="file"),), volumes=(Volume("v", "/v"),))
+    _, asking = steps(operator("a"), operator("b", after=("a",), companions=(serving,)))
+    assert asking.servers[0].step.mounts == (
+        Mount("/kept/a/out/file", "/in", read_only=True),
+        Mount("/shared/volumes/v", "/v", read_only=False),
+    )

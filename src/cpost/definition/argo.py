@@ -88,7 +88,7 @@ def _with_names(operator: Operator, new: Mapping[str, str]) -> Operator:
         name=new[operator.name],
         inputs=tuple(replace(each, source=new[each.source]) if each.source else each for each in operator.inputs),
         after=tuple(new[name] for name in operator.after),
-        companions=tuple(replace(each, name=new[each.name]) for each in operator.companions),
+        companions=tuple(_with_names(each, new) for each in operator.companions),
     )
 
 
