@@ -124,7 +124,11 @@ def test_any_condition_is_read_or_refused(text: str) -> None:
             "steps: [[{name: again, template: main}]]\n",
             'template "main" calls itself: how often is known only in a run',
         ),
-        ("steps: [[{name: a, template: echo, withParam: '[1]'}]]\n", 'what step "a" loops over is known only in a run'),
+        ("steps: [[{name: a, template: echo, withParam: '{}'}]]\n", 'step "a" loops over what is no list of up to 500'),
+        (
+            "steps: [[{name: a, template: echo, withSequence: {count: 1, format: '%d-%d'}}]]\n",
+            '"%d-%d" is no format of one number',
+        ),
         ("steps: [[{name: a, templateRef: {name: t, template: x}}]]\n", 'WorkflowTemplate "t" is not in the file'),
         ("container: {image: i, args: ['{{inputs.parameters.x}}']}\n", 'nothing is called "inputs.parameters.x" here'),
         ("inputs: {parameters: [{name: x}]}\ncontainer: {image: i}\n", 'parameter "x" of template "main" has no value'),
@@ -160,6 +164,61 @@ def test_parameters_reach_what_they_are_for(tmp_path: Path) -> None:
     }  # fmt: skip
     assert reasons(found["echo.loop-1"]) == ["the item is no text"]
     assert 'step "b" is left out: its condition does not hold' in "\n".join(warnings(tmp_path, text))
+
+
+def test_a_list_in_a_parameter_is_looped_over(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - name: a\n    template: echo\n    withParam: '{{workflow.parameters.sizes}}'\n"
+        "    arguments: {parameters: [{name: text, value: '{{item.name}} {{item}}'}]}\n"
+        "  - name: b\n    template: echo\n    withParam: '[\"x\", 2, true]'\n"
+        "    arguments: {parameters: [{name: text, value: '{{item}}'}]}\n"
+        "  - name: c\n    template: echo\n    withSequence: {start: 9, count: 2, format: 'part-%02d'}\n"
+        "    arguments: {parameters: [{name: text, value: '{{item}}'}]}\n"
+    )
+    spec = "arguments: {parameters: [{name: sizes, value: '[{\"name\": \"small\", \"n\": 1}]'}]}\n"
+    assert {name: each.command for name, each in operators(tmp_path, workflow(main, spec=spec)).items()} == {
+        "echo.a-0": ('small {"name": "small", "n": 1}',), "echo.b-0": ("x",), "echo.b-1": ("2",),
+        "echo.b-2": ("true",), "echo.c-9": ("part-09",), "echo.c-10": ("part-10",),
+    }  # fmt: skip
+
+
+def test_a_list_that_a_task_makes_is_not_known_before(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - {name: list, template: echo}\n"
+        "- - name: each\n    template: echo\n    withParam: '{{steps.list.outputs.result}}'\n"
+        "    arguments: {parameters: [{name: text, value: '{{item.name}}'}]}\n"
+        "  - {name: same, template: echo, withParam: '{{steps.list.outputs.result}}'}\n"
+    )
+    found = operators(tmp_path, workflow(main))
+    assert order(found) == {"echo.list": (), "echo.each": ("echo.list",), "echo.same": ("echo.list",)}
+    assert reasons(found["echo.each"]) == ['what step "each" loops over is known only in a run']
+    assert reasons(found["echo.same"]) == []
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, workflow(main))] == [
+        f'what step "{name}" loops over is known only in a run: here it runs once' for name in ("each", "same")
+    ]
+
+
+def test_what_a_workflow_knows_of_itself(tmp_path: Path) -> None:
+    args = "'{{workflow.mainEntrypoint}} {{workflow.namespace}} {{workflow.labels.a}} {{workflow.parameters}}'"
+    times = "'{{workflow.creationTimestamp}}', '{{workflow.creationTimestamp.Y}}', '{{workflow.uid}}'"
+    main = f"container: {{image: i, args: [{args}, {times}]}}\n"
+    text = workflow(main, spec="arguments: {parameters: [{name: p, value: v}]}\n").replace(
+        "{generateName: w-}", "{generateName: w-, namespace: team, labels: {a: b}}"
+    )
+    first, when, year, uid = operators(tmp_path, text)["main"].command
+    assert first == 'main team b {"p": "v"}'
+    assert (when[:4], when[-1], len(when), len(uid)) == (year, "Z", 20, 36)
+
+
+def test_a_cron_workflow_is_run_as_if_its_time_had_come(tmp_path: Path) -> None:
+    args = "['{{workflow.scheduledTime}}', '{{cronworkflow.name}} {{cronworkflow.labels.a}}']"
+    text = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {name: nightly, labels: {a: b}}\nspec:\n"
+        "  schedule: '0 3 * * *'\n  workflowSpec:\n    entrypoint: main\n    templates:\n"
+        f"    - {{name: main, container: {{image: i, args: {args}}}}}\n"
+    )
+    when, named = operators(tmp_path, text)["main"].command
+    assert (when[4], when[10], named) == ("-", "T", "nightly b")
 
 
 def test_what_a_task_prints_is_not_known_before(tmp_path: Path) -> None:
@@ -318,6 +377,14 @@ def test_templates_of_other_documents(tmp_path: Path) -> None:
     )
     text = workflow(main, spec="arguments: {parameters: [{name: p, value: ours}]}\n") + SHARED
     assert [(e.name, e.image) for e in read(tmp_path, text).operators] == [("go", "ours:latest"), ("b", "j:latest")]
+
+
+def test_a_template_that_is_not_here_is_one_fault(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  entrypoint: go\n"
+        "  workflowTemplateRef: {name: lib}\n"
+    )
+    assert faults(tmp_path, text) == [("6:31", 'WorkflowTemplate "lib" is not in the file')]
 
 
 def test_without_an_entrypoint_there_is_nothing_to_follow(tmp_path: Path) -> None:

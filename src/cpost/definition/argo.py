@@ -6,9 +6,11 @@ Workflows are followed from their entrypoint as they would run if everything suc
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
 from cpost.definition import argo_objects, naming, pods
 from cpost.definition.argo_leaves import Artifact, LeafReader, Use, source_of
@@ -25,6 +27,7 @@ _MAX_DEPTH = 20
 _MAX_USES = 500
 _LEFT_OUT = ("resource", "suspend", "http", "plugin", "data")
 _AT_ROOT = ("onExit", "hooks", "podSpecPatch")
+_PARAMETERS = "workflow.parameters."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +126,15 @@ class _Follower:
         return (argo_objects.referred(reference, self._workflows) if reference else None) or root
 
     def _globals(self, objects: pods.Objects) -> dict[str, Value]:
-        values: dict[str, Value] = {
-            "workflow.name": self._root.name,
-            "workflow.namespace": "default",
-            "workflow.serviceAccountName": self._root.spec.raw("serviceAccountName") or "default",
-            "workflow.status": "Succeeded",
-            "retries": "0",
-        }
-        metadata = self._root.top.section("metadata", "metadata")
-        for kind in ("labels", "annotations"):
-            block = metadata.section(kind, kind) if metadata else None
-            for key, _ in block.fields.entries if block else ():
-                values[f"workflow.{kind}.{key.value}"] = block.raw(key.value) if block else ""
+        values: dict[str, Value] = dict(argo_objects.own_values(self._root, datetime.now(timezone.utc)))
         for spec in (self._body.spec, self._root.spec):
             arguments = spec.section("arguments", "arguments")
             for item in arguments.sections("parameters", "a parameter") if arguments else ():
                 found = default_of(item, objects)
                 if found is not None:
                     values[f"workflow.parameters.{item.raw('name')}"] = found
-        return values
+        given = {name.removeprefix(_PARAMETERS): value for name, value in values.items() if name.startswith(_PARAMETERS)}
+        return {**values, "workflow.parameters": json.dumps(given)}
 
     def operators(self) -> tuple[Operator, ...]:
         """All of them, those that stay up beside the others."""
@@ -150,14 +143,16 @@ class _Follower:
                 self._root.spec.warn(key, f"{key} of {self._root.top.label} is not followed here")
         entry = self._root.spec.raw("entrypoint") or self._body.spec.raw("entrypoint")
         template = self._body.templates.get(entry) or self._root.templates.get(entry)
+        if template is None and self._body is self._root and self._root.spec.has("workflowTemplateRef"):
+            return ()  # that the other object is not here is the fault, and reported
         if template is None:
             known = choice(entry, self._body.templates, "templates are")
             self._root.spec.error("entrypoint", f"no template is called {quoted(entry)}", known)
             return ()
         parameters = {
-            name.removeprefix("workflow.parameters."): value
+            name.removeprefix(_PARAMETERS): value
             for name, value in self._scope.values.items()
-            if name.startswith("workflow.parameters.")
+            if name.startswith(_PARAMETERS)
         }
         self._use(template, self._body, Use((), parameters, self._workflow_artifacts(), ()))
         if refuse_circle(self._operators, self._root.spec):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from cpost.definition.argo_scope import Scope, Unknown, Value
+from cpost.definition.findings import quoted
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Node, Text
 
@@ -19,19 +21,54 @@ def instances(task: Section, scope: Scope) -> Iterator[tuple[str, dict[str, Valu
     elif task.has("withSequence"):
         sequence = task.section("withSequence", f"withSequence of {task.label}")
         filled = scope.filled(sequence.fields) if sequence else None
-        numbers = _sequence(task.like(filled)) if isinstance(filled, Fields) else None
+        section = task.like(filled) if isinstance(filled, Fields) else None
+        numbers = _sequence(section) if section is not None else None
         if numbers is not None and len(numbers) > _MOST:
             task.error("withSequence", f"{task.label} runs more than {_MOST} times", "size a smaller one")
             return
         if numbers is None:
             task.error("withSequence", f"how often {task.label} runs is not known", "write count: with a number")
         for number in numbers or ():
-            yield f"-{number}", {"item": str(number)}
+            yield f"-{number}", {"item": _formatted(number, section)}
     elif task.has("withParam"):
-        hint = "write the items: withItems: [...]"
-        task.error("withParam", f"what {task.label} loops over is known only in a run", hint)
+        yield from _of_list(task, scope)
     else:
         yield "", {}
+
+
+def _of_list(task: Section, scope: Scope) -> Iterator[tuple[str, dict[str, Value]]]:
+    """The items of a JSON list; one that is not known where the list is not."""
+    node = task.fields.get("withParam")
+    text = scope.value(node) if isinstance(node, Text) else ""
+    if isinstance(text, Unknown):
+        task.warn("withParam", f"what {task.label} loops over is known only in a run: here it runs once")
+        yield "", {"item": Unknown(f"what {task.label} loops over is known only in a run")}
+        return
+    try:
+        items = json.loads(text)
+    except ValueError:
+        items = None
+    if not isinstance(items, list) or len(items) > _MOST:
+        task.error("withParam", f"{task.label} loops over what is no list of up to {_MOST}", 'write a list as ["a", "b"]')
+        return
+    for number, item in enumerate(items):
+        below = item if isinstance(item, dict) else {}
+        yield f"-{number}", {"item": _json(item), **{f"item.{key}": _json(value) for key, value in below.items()}}
+
+
+def _json(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _formatted(number: int, section: Section | None) -> str:
+    """A number as `format` wants it, which has the words of printf."""
+    layout = section.raw("format") if section is not None else ""
+    try:
+        return layout % number if layout else str(number)
+    except (TypeError, ValueError):
+        assert section is not None
+        section.error("format", f"{quoted(layout)} is no format of one number", "write %03d, or leave it out")
+        return str(number)
 
 
 def _item(node: Node, scope: Scope) -> Iterator[tuple[str, Value]]:

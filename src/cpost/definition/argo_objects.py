@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from cpost.definition import naming
 from cpost.definition.findings import Findings, choice, quoted
@@ -14,6 +17,7 @@ from cpost.definition.tree import Fields
 
 LEAVES = ("container", "script")
 _REUSED = ("WorkflowTemplate", "ClusterWorkflowTemplate")
+_OF_A_TIME = "aAbBcdHIjmMpsSUwWxXyYZ"  # the letters of strftime that Argo has, too
 _SPEC_AT = {"CronWorkflow": ("spec", "workflowSpec")}
 
 
@@ -61,6 +65,33 @@ def _workflow(top: Section) -> Workflow | None:
             item.error("name", f"{top.label} has two templates called {quoted(item.raw('name'))}", "rename one")
         templates[item.raw("name")] = item
     return Workflow(kind, name, top, spec, templates)
+
+
+def own_values(workflow: Workflow, now: datetime) -> dict[str, str]:
+    """What the {{...}} about a workflow itself stand for in a run that begins now."""
+    metadata = workflow.top.section("metadata", "metadata")
+    values = {
+        "workflow.name": workflow.name,
+        "workflow.namespace": (metadata.raw("namespace") if metadata else "") or "default",
+        "workflow.mainEntrypoint": workflow.spec.raw("entrypoint"),
+        "workflow.serviceAccountName": workflow.spec.raw("serviceAccountName") or "default",
+        "workflow.uid": str(uuid.uuid5(uuid.NAMESPACE_OID, workflow.name)),
+        "workflow.priority": workflow.spec.raw("priority") or "0",
+        "workflow.status": "Succeeded",
+        "retries": "0",
+    }
+    for what in ("workflow.creationTimestamp", *(["workflow.scheduledTime"] if workflow.kind == "CronWorkflow" else [])):
+        values |= {what: f"{now:%Y-%m-%dT%H:%M:%SZ}", f"{what}.RFC3339": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+    values |= {f"workflow.creationTimestamp.{letter}": now.strftime(f"%{letter}") for letter in _OF_A_TIME}
+    owners = ["workflow", *(["cronworkflow"] if workflow.kind == "CronWorkflow" else [])]
+    for owner in owners:
+        values |= {f"{owner}.name": workflow.name, f"{owner}.namespace": values["workflow.namespace"]}
+        for kind in ("labels", "annotations"):
+            block = metadata.section(kind, kind) if metadata else None
+            given = {key.value: block.raw(key.value) for key, _ in block.fields.entries} if block else {}
+            values[f"{owner}.{kind}"] = json.dumps(given)
+            values |= {f"{owner}.{kind}.{name}": text for name, text in given.items()}
+    return values
 
 
 def to_run(workflows: Sequence[Workflow]) -> list[Workflow]:

@@ -13,7 +13,7 @@ _TAG = re.compile(r"\{\{(=?)([^{}]*)\}\}")
 # Whose names are Argo's own; other texts in double braces belong to somebody else's templates and stay.
 _OWN = re.compile(r"(?:workflow|inputs|outputs|steps|tasks|item|pod|node|cronworkflow)(?:[.\[]|$)|retries$|lastRetry\.")
 _LATER = re.compile(
-    r"(?:steps|tasks)\.([^.]+)\.(.+)|workflow\.(?:uid|creationTimestamp|duration|failures)|lastRetry\..+"
+    r"(?:steps|tasks)\.([^.]+)\.(.+)|workflow\.(?:duration|failures|outputs\..+)|lastRetry\..+"
 )
 _COMPARISON = re.compile(r"""\s*(['"]?)(.*?)\1\s*(==|!=)\s*(['"]?)(.*?)\4\s*""", re.DOTALL)
 _MAX_CHARACTERS = 200_000
@@ -85,6 +85,9 @@ class Scope:
             return Unknown(f"the expression {quoted(tag[0])} is not worked out here")
         if name in self.values:
             return self.values[name]
+        item = self.values.get("item")
+        if name.startswith("item.") and isinstance(item, Unknown):
+            return item
         if _LATER.fullmatch(name):
             return Unknown(f"{quoted(name)} is known only in a run of the workflow")
         if not _OWN.match(name):
