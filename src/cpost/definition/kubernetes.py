@@ -1,7 +1,8 @@
 """Kubernetes manifests -> operators: each container of each workload is one.
 
 Order is that of the file: init containers one after another, then the containers of the pod. Those run at the same
-time in a cluster; here they run one after another, which a warning says.
+time in a cluster; here they run one after another, which a warning says. An init container that stays (a sidecar) is a
+server beside those after it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from cpost.definition import naming, pods
 from cpost.definition.findings import Findings, choice, quoted
-from cpost.definition.flow import Parsed, with_payload
+from cpost.definition.flow import Parsed, companions, with_payload
 from cpost.definition.naming import Site
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items
@@ -76,7 +77,10 @@ def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     containers = [each for workload in workloads for each in _containers(workload)]
     names = naming.names([each.site for each in containers])
     _refuse_twins(containers, names)
-    operators = _operators(containers, names)
+    operators = list(_operators(containers, names))
+    sidecars = [name for container, name in zip(containers, names, strict=True) if _is_sidecar(container)]
+    if len(set(names)) == len(names):  # else there is a fault, and no telling who comes after whom
+        operators = list(companions(operators, sidecars))
     first = next((workload for workload in workloads), None)
     return Parsed(
         name=first.name if first else "",
@@ -152,24 +156,33 @@ def _refuse_twins(containers: Sequence[_Container], names: Sequence[str]) -> Non
 
 def _operators(containers: Sequence[_Container], names: Sequence[str]) -> Iterator[Operator]:
     initial: dict[int, str] = {}  # the last one of each pod
+    beside: dict[int, tuple[str, ...]] = {}  # its sidecars
     for container, name in zip(containers, names, strict=True):
         pod = id(container.workload)
         operator = pods.ContainerReader(container.section, container.workload.pod).operator(name)
         operator = replace(
             operator,
-            after=(initial[pod],) if pod in initial else (),
+            after=((initial[pod],) if pod in initial else ()) + beside.get(pod, ()),
             long_running=_stays(container, operator),
             env=_indexed(container, operator),
         )
-        if container.initial and not operator.long_running:
+        if _is_sidecar(container):
+            beside[pod] = (*beside.get(pod, ()), operator.name)
+            message = f"{container.section.label} runs beside those after it, but does not share localhost with them here"
+            container.section.warn("restartPolicy", message)
+        elif container.initial:
             initial[pod] = operator.name
         yield operator
+
+
+def _is_sidecar(container: _Container) -> bool:
+    return container.initial and container.section.raw("restartPolicy") == "Always"
 
 
 def _stays(container: _Container, operator: Operator) -> bool:
     """Whether a container is meant to stay: a Pod's, where it says so or answers at a port."""
     if container.initial:
-        return container.section.raw("restartPolicy") == "Always"
+        return _is_sidecar(container)
     if container.workload.kind != "Pod":
         return container.workload.kind in _STAYING
     policy = container.workload.pod.spec.raw("restartPolicy")

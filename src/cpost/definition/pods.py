@@ -26,6 +26,11 @@ _GPU = "nvidia.com/gpu"
 _AMOUNTS = ("cpu", "memory", "ephemeral-storage", _GPU)
 _SHM = "/dev/shm"  # noqa: S108
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
+# What only a cluster tells, and what stands for it here: this container is a pod and a node of its own.
+_STAND_INS = {
+    "status.podIP": "127.0.0.1", "status.podIPs": "127.0.0.1", "status.hostIP": "127.0.0.1",
+    "status.hostIPs": "127.0.0.1", "spec.nodeName": "localhost",
+}  # fmt: skip
 # Volumes that are a fresh folder here, which says nothing about their contents in a cluster.
 _CLAIMS = ("persistentVolumeClaim", "ephemeral")
 
@@ -112,6 +117,7 @@ class ContainerReader:
         self._pod = pod
         self._reasons: list[str] = []
         self._shm: int | None = None
+        self._requests = self._limits = Resources()
 
     def refuse(self, section: Section, key: str | None, reason: str) -> None:
         """Note why the container cannot be run here, with its place."""
@@ -123,8 +129,8 @@ class ContainerReader:
         section = self._section
         section.check_keys(CONTAINER_KEYS)
         section.require("image", "write the image that it runs")
+        self._requests, self._limits = self._resources()
         env = self._environment()
-        requests, limits = self._resources()
         volumes = tuple(self._volumes())
         entrypoint, command = self._words("command", env), self._words("args", env)
         image = section.read("image", grammar.reference) or ""
@@ -135,8 +141,8 @@ class ContainerReader:
             entrypoint=entrypoint,
             command=command,
             env=tuple(env.items()),
-            requests=requests,
-            limits=limits,
+            requests=self._requests,
+            limits=self._limits,
             workdir=section.read("workingDir", grammar.absolute) or "",
             user=user,
             volumes=volumes,
@@ -234,12 +240,27 @@ class ContainerReader:
                 contents = self._contents(reference, key, objects, reference.raw("key"))
                 value = contents.get(reference.raw("key"))
                 return _text(value) if value is not None else None
-        field_ref = source.section("fieldRef", "fieldRef")
-        value_or_none = self._field(field_ref.raw("fieldPath")) if field_ref else None
-        if value_or_none is None:
-            what = field_ref.raw("fieldPath") if field_ref else ", ".join(key.value for key, _ in source.fields.entries)
+        own = source.section("fieldRef", "fieldRef")
+        amount = source.section("resourceFieldRef", "resourceFieldRef")
+        path = own.raw("fieldPath") if own else amount.raw("resource") if amount else ""
+        found = self._field(path) if own else self._amount(amount) if amount else None
+        if found is None:
+            what = path or ", ".join(key.value for key, _ in source.fields.entries)
             self.refuse(source, None, f"{item.label} is what only a cluster knows ({what})")
-        return value_or_none
+        elif path in _STAND_INS:
+            source.warn(None, f"{item.label} is {found} here: {path} is what only a cluster knows")
+        return found
+
+    def _amount(self, asked: Section) -> str | None:
+        """One of the container's own amounts in units of a divisor, rounded up; None where it states none."""
+        kind, _, name = asked.raw("resource").partition(".")
+        stated = {"requests": self._requests, "limits": self._limits}.get(kind, Resources())
+        amount = {"cpu": stated.cpu_millicores, "memory": stated.memory_bytes}.get(name)
+        if amount is None or asked.raw("containerName") not in ("", self._section.raw("name")):
+            return None
+        parse = parse_kubernetes_cpu if name == "cpu" else parse_kubernetes_memory
+        divisor = asked.read("divisor", _quantity(parse)) or parse("1")
+        return str(-(-amount // divisor))
 
     def _contents(
         self, reference: Section, what: str, objects: Mapping[str, Mapping[str, bytes]], key: str = ""
@@ -261,6 +282,10 @@ class ContainerReader:
         metadata = self._pod.metadata
         if path == "metadata.namespace":
             return (metadata.raw("namespace") if metadata else "") or "default"
+        if path == "spec.serviceAccountName":
+            return self._pod.spec.raw("serviceAccountName") or "default"
+        if path in _STAND_INS:
+            return _STAND_INS[path]
         match = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
         block = metadata.section(match[1], match[1]) if match and metadata else None
         return block.raw(match[2]) if match and block else None
@@ -305,6 +330,10 @@ class ContainerReader:
             claim = source.section(kind, kind)
             named = claim.raw("claimName") if claim else ""
             return replace(fresh, name=naming.safe(f"claim.{named}")) if named else fresh
+        described = source.section(kind, kind) if kind == "hostPath" else None
+        if described is not None and described.raw("type") == "DirectoryOrCreate":
+            source.warn(None, f"{source.label} is a fresh, empty folder here: it is made where it is not there")
+            return fresh
         self.refuse(source, None, f"{source.label} is a {kind}, which is not here")
         return None
 
