@@ -95,10 +95,9 @@ def servers_of(plan: Plan) -> Iterator[Server]:
 
 
 def images_of(plan: Plan) -> list[str]:
-    """The images of operators and servers, each once, in the order of their use."""
-    return list(
-        dict.fromkeys(each.image for step in plan.steps for each in (*(server.step for server in step.servers), step))
-    )
+    """The images of operators and servers, each once, in the order of their use; what has none cannot be run."""
+    used = (each.image for step in plan.steps for each in (*(server.step for server in step.servers), step))
+    return list(dict.fromkeys(filter(None, used)))
 
 
 def host_ceiling_bytes(host_memory_bytes: int) -> int:
