@@ -175,7 +175,7 @@ def test_a_list_in_a_parameter_is_looped_over(tmp_path: Path) -> None:
         "  - name: c\n    template: echo\n    withSequence: {start: 9, count: 2, format: 'part-%02d'}\n"
         "    arguments: {parameters: [{name: text, value: '{{item}}'}]}\n"
     )
-    spec = "arguments: {parameters: [{name: sizes, value: '[{\"name\": \"small\", \"n\": 1}]'}]}\n"
+    spec = 'arguments: {parameters: [{name: sizes, value: \'[{"name": "small", "n": 1}]\'}]}\n'
     assert {name: each.command for name, each in operators(tmp_path, workflow(main, spec=spec)).items()} == {
         "echo.a-0": ('small {"name": "small", "n": 1}',), "echo.b-0": ("x",), "echo.b-1": ("2",),
         "echo.b-2": ("true",), "echo.c-9": ("part-09",), "echo.c-10": ("part-10",),
@@ -294,12 +294,11 @@ def test_a_daemon_runs_beside_what_follows(tmp_path: Path) -> None:
 def test_a_daemon_has_what_it_reads(tmp_path: Path) -> None:
     main = (
         "steps:\n- - {name: make, template: make}\n- - name: db\n    template: serve\n    arguments:\n"
-        "      artifacts: [{name: data, from: '{{steps.make.outputs.artifacts.data}}'}]\n- - {name: ask, template: echo}\n"
+        "      artifacts: [{name: data, from: '{{steps.make.outputs.artifacts.data}}'}]\n"
+        "- - {name: ask, template: echo}\n"
     )
     make = "  - {name: make, container: {image: m}, outputs: {artifacts: [{name: data, path: /out/d.bin}]}}\n"
-    serve = (
-        "  - {name: serve, daemon: true, inputs: {artifacts: [{name: data, path: /in/d}]}, container: {image: s}}\n"
-    )
+    serve = "  - {name: serve, daemon: true, inputs: {artifacts: [{name: data, path: /in/d}]}, container: {image: s}}\n"
     found = operators(tmp_path, workflow(main, make, serve, ECHO))
     (server,) = found["echo"].companions
     assert (server.inputs, found["echo"].after) == ((Input("/in/d", "make", "data", entry="d.bin"),), ("make",))

@@ -123,7 +123,9 @@ def test_a_healthcheck_without_ports_is_not_awaited(tmp_path: Path) -> None:
 
 
 def test_a_variable_that_is_not_set_is_empty_and_warned_of_once(tmp_path: Path) -> None:
-    text = "services:\n  a: {image: i, command: 'x ${NOT_SET}y $NOT_SET'}\n  b: {image: i, environment: {A: $NOT_SET}}\n"
+    text = (
+        "services:\n  a: {image: i, command: 'x ${NOT_SET}y $NOT_SET'}\n  b: {image: i, environment: {A: $NOT_SET}}\n"
+    )
     found = operators(tmp_path, text)
     assert (found["a"].command, dict(found["b"].env)) == (("x", "y"), {"A": ""})
     text += "volumes: {v: {name: '${NOT_SET}_v'}}\n"

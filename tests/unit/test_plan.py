@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import PosixPath
 from pathlib import PurePosixPath as Path
 from typing import Any
@@ -399,6 +400,7 @@ def test_images_are_those_of_servers_as_well() -> None:
         triton_image="triton:1",
     )
     assert images_of(Plan(pipeline(), made)) == ["web:1", "triton:1", "op:1"]
+    assert images_of(Plan(pipeline(), (replace(made[0], image=""),))) == ["web:1", "triton:1"]
 
 
 # ---------------------------------------------------------------- other formats

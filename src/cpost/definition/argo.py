@@ -133,8 +133,7 @@ class _Follower:
                 found = default_of(item, objects)
                 if found is not None:
                     values[f"workflow.parameters.{item.raw('name')}"] = found
-        given = {name.removeprefix(_PARAMETERS): value for name, value in values.items() if name.startswith(_PARAMETERS)}
-        return {**values, "workflow.parameters": json.dumps(given)}
+        return {**values, "workflow.parameters": json.dumps(_parameters_of(values))}
 
     def operators(self) -> tuple[Operator, ...]:
         """All of them, those that stay up beside the others."""
@@ -149,11 +148,7 @@ class _Follower:
             known = choice(entry, self._body.templates, "templates are")
             self._root.spec.error("entrypoint", f"no template is called {quoted(entry)}", known)
             return ()
-        parameters = {
-            name.removeprefix(_PARAMETERS): value
-            for name, value in self._scope.values.items()
-            if name.startswith(_PARAMETERS)
-        }
+        parameters = _parameters_of(self._scope.values)
         self._use(template, self._body, Use((), parameters, self._workflow_artifacts(), ()))
         if refuse_circle(self._operators, self._root.spec):
             return ()
@@ -392,6 +387,10 @@ class _Follower:
         if parts[0] == "inputs" and len(parts) == 3 and parts[2] in inherited:
             return inherited[parts[2]]
         return Artifact(reason=f"where {quoted(text)} comes from is not known here")
+
+
+def _parameters_of(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {name.removeprefix(_PARAMETERS): each for name, each in values.items() if name.startswith(_PARAMETERS)}
 
 
 @dataclass(frozen=True, slots=True)

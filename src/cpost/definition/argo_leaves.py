@@ -130,7 +130,9 @@ class _Maker:
         volumes, inputs = self._given()
         operator = self._container(_mounting(item, more), raw, number)
         return replace(
-            operator, volumes=(*operator.volumes, *volumes), inputs=tuple(each for each in inputs if each.path not in own)
+            operator,
+            volumes=(*operator.volumes, *volumes),
+            inputs=tuple(each for each in inputs if each.path not in own),
         )
 
     def main(self) -> Operator:

@@ -49,7 +49,9 @@ def _of_list(task: Section, scope: Scope) -> Iterator[tuple[str, dict[str, Value
     except ValueError:
         items = None
     if not isinstance(items, list) or len(items) > _MOST:
-        task.error("withParam", f"{task.label} loops over what is no list of up to {_MOST}", 'write a list as ["a", "b"]')
+        task.error(
+            "withParam", f"{task.label} loops over what is no list of up to {_MOST}", 'write a list as ["a", "b"]'
+        )
         return
     for number, item in enumerate(items):
         below = item if isinstance(item, dict) else {}

@@ -80,7 +80,10 @@ def own_values(workflow: Workflow, now: datetime) -> dict[str, str]:
         "workflow.status": "Succeeded",
         "retries": "0",
     }
-    for what in ("workflow.creationTimestamp", *(["workflow.scheduledTime"] if workflow.kind == "CronWorkflow" else [])):
+    for what in (
+        "workflow.creationTimestamp",
+        *(["workflow.scheduledTime"] if workflow.kind == "CronWorkflow" else []),
+    ):
         values |= {what: f"{now:%Y-%m-%dT%H:%M:%SZ}", f"{what}.RFC3339": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
     values |= {f"workflow.creationTimestamp.{letter}": now.strftime(f"%{letter}") for letter in _OF_A_TIME}
     owners = ["workflow", *(["cronworkflow"] if workflow.kind == "CronWorkflow" else [])]

@@ -12,9 +12,7 @@ from cpost.definition.tree import Fields, Items, Node, Text
 _TAG = re.compile(r"\{\{(=?)([^{}]*)\}\}")
 # Whose names are Argo's own; other texts in double braces belong to somebody else's templates and stay.
 _OWN = re.compile(r"(?:workflow|inputs|outputs|steps|tasks|item|pod|node|cronworkflow)(?:[.\[]|$)|retries$|lastRetry\.")
-_LATER = re.compile(
-    r"(?:steps|tasks)\.([^.]+)\.(.+)|workflow\.(?:duration|failures|outputs\..+)|lastRetry\..+"
-)
+_LATER = re.compile(r"(?:steps|tasks)\.([^.]+)\.(.+)|workflow\.(?:duration|failures|outputs\..+)|lastRetry\..+")
 _COMPARISON = re.compile(r"""\s*(['"]?)(.*?)\1\s*(==|!=)\s*(['"]?)(.*?)\4\s*""", re.DOTALL)
 _MAX_CHARACTERS = 200_000
 # A task's result in `depends`, where all tasks that run succeed.

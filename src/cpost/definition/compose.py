@@ -131,7 +131,8 @@ class _Reader:
         base = there.services.section(name, f"service {quoted(name)}")
         step = (there.identity, name)
         if base is None or step in trail or len(trail) > _MAX_CHAIN:
-            names = [each.value for each, _ in there.services.fields.entries if (there.identity, each.value) not in trail]
+            named = [each.value for each, _ in there.services.fields.entries]
+            names = [each for each in named if (there.identity, each) not in trail]
             section.error(
                 "extends", f"{section.label} cannot extend {quoted(name)}", choice(name, names, "services are")
             )

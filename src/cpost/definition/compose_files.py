@@ -133,7 +133,9 @@ def warn_of_override(path: str, root: Fields, findings: Findings) -> None:
     stem, ending = os.path.splitext(name)  # noqa: PTH122
     for other in (f"{stem}.override{each}" for each in _ENDINGS):
         if stem in _USUAL and ending in _ENDINGS and os.path.isfile(os.path.join(folder, other)):  # noqa: PTH113, PTH118
-            findings.warn(root.origin, f"{quoted(other)} beside it is not read: docker compose config makes one of both")
+            findings.warn(
+                root.origin, f"{quoted(other)} beside it is not read: docker compose config makes one of both"
+            )
 
 
 # ---------------------------------------------------------------- paths

@@ -79,7 +79,7 @@ def companions(operators: Sequence[Operator], serving: Collection[str]) -> tuple
 
 def _without(operator: Operator, serving: Collection[str]) -> Operator:
     """An operator that reads what serving ones write cannot be run: what stays up has not written all of it."""
-    unread = dict.fromkeys(item.source for item in operator.inputs if item.source in serving)
+    unread = dict.fromkeys(item.source for item in operator.inputs if item.source and item.source in serving)
     if not unread:
         return operator
     kept = tuple(item for item in operator.inputs if item.source not in serving)

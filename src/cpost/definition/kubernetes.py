@@ -168,7 +168,9 @@ def _operators(containers: Sequence[_Container], names: Sequence[str]) -> Iterat
         )
         if _is_sidecar(container):
             beside[pod] = (*beside.get(pod, ()), operator.name)
-            message = f"{container.section.label} runs beside those after it, but does not share localhost with them here"
+            message = (
+                f"{container.section.label} runs beside those after it, but does not share localhost with them here"
+            )
             container.section.warn("restartPolicy", message)
         elif container.initial:
             initial[pod] = operator.name

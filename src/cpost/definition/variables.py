@@ -113,7 +113,7 @@ def _how_to_set(name: str) -> str:
 def filled(node: Node, variables: Variables, findings: Findings, *, below: str = "") -> Node:
     """The tree with all its values filled in; keys stay. What cannot be filled is a fault, and broken.
 
-    A variable that is not set is empty, and warned of where it is first met; it is a fault where there has to be a value.
+    A variable that is not set is empty, and warned of where it is first met. Where a value is needed it is a fault.
 
     Args:
         below: the key above it that says more of what its texts are for.
@@ -123,7 +123,8 @@ def filled(node: Node, variables: Variables, findings: Findings, *, below: str =
     if isinstance(node, Fields):
         entries = []
         for key, value in node.entries:
-            telling = key.value in (*_NEEDED, _ENVIRONMENT) and not (key.value == "volumes" and isinstance(value, Fields))
+            is_declaration = key.value == "volumes" and isinstance(value, Fields)
+            telling = key.value in (*_NEEDED, _ENVIRONMENT) and not is_declaration
             inner = key.value if telling else below
             entries.append((key, filled(value, variables, findings, below=inner)))
         return Fields(tuple(entries), node.origin)
