@@ -206,8 +206,12 @@ def test_names_are_qualified_only_where_they_must_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("container", "volumes", "reason"),
     [
-        ("env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]", "", 'Secret "s" is not in the file'),
-        ("envFrom: [{configMapRef: {name: m}}]", "", 'ConfigMap "m" is not in the file'),
+        (
+            "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]",
+            "",
+            'Secret "s" is not in the file: add it as one more document',
+        ),
+        ("envFrom: [{configMapRef: {name: m}}]", "", 'ConfigMap "m" is not in the file: add it as one more document'),
         (
             "env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.phase}}}]",
             "",
@@ -230,7 +234,11 @@ def test_names_are_qualified_only_where_they_must_be(tmp_path: Path) -> None:
             'volume "v" is a hostPath, which is not here',
         ),
         ("volumeMounts: [{name: v, mountPath: /v}]", "nfs: {server: s}", 'volume "v" is a nfs, which is not here'),
-        ("volumeMounts: [{name: v, mountPath: /v}]", "configMap: {name: m}", 'ConfigMap "m" is not in the file'),
+        (
+            "volumeMounts: [{name: v, mountPath: /v}]",
+            "configMap: {name: m}",
+            'ConfigMap "m" is not in the file: add it as one more document',
+        ),
         ("resources: {limits: {amd.com/gpu: 1}}", "", "it asks for amd.com/gpu, which cpost cannot give it"),
     ],
 )

@@ -23,6 +23,7 @@ CONTAINER_KEYS = (
     "resizePolicy", "source", "dependencies", "mirrorVolumeMounts", "retryStrategy", "restartPolicyRules",
 )  # fmt: skip
 _GPU = "nvidia.com/gpu"
+_NOT_HERE = "is not in the file: add it as one more document"
 _AMOUNTS = ("cpu", "memory", "ephemeral-storage", _GPU)
 _SHM = "/dev/shm"  # noqa: S108
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
@@ -271,7 +272,7 @@ class ContainerReader:
             return contents
         if reference.raw("optional") != "true":
             kind = "Secret" if what.startswith("secret") else "ConfigMap"
-            lacking = f"has no key {quoted(key)}" if contents is not None else "is not in the file"
+            lacking = f"has no key {quoted(key)}" if contents is not None else _NOT_HERE
             self.refuse(reference, None, f"{kind} {quoted(name)} {lacking}")
         return {}
 
@@ -355,7 +356,7 @@ class ContainerReader:
         if contents is None:
             if described.raw("optional") != "true":
                 kind = "Secret" if key == "secret" else "ConfigMap"
-                self.refuse(described, None, f"{kind} {quoted(named)} is not in the file")
+                self.refuse(described, None, f"{kind} {quoted(named)} {_NOT_HERE}")
             return None
         files = tuple(self._files(described, contents))
         if fresh.part and fresh.part not in {file.name for file in files}:
