@@ -133,6 +133,13 @@ def test_a_variable_that_is_not_set_is_empty_and_warned_of_once(tmp_path: Path) 
     assert warnings(tmp_path, text) == [f"4:21: variable NOT_SET is not set, and empty: {hint}"]
 
 
+def test_a_variable_that_has_to_be_set_is_one_fault(tmp_path: Path) -> None:
+    text = "services:\n  a: {image: 'i:$NOT_SET'}\n  b: {image: 'i:$NOT_SET', mem_limit: '${x'}\n  c: {image: '${x'}\n"
+    assert [message for _, message in faults(tmp_path, text)] == [
+        "variable NOT_SET has no value", "a ${ is not closed", "a ${ is not closed",
+    ]  # fmt: skip
+
+
 def test_an_image_that_is_built_has_the_name_that_it_gets(tmp_path: Path) -> None:
     text = "name: My.Shop\nservices:\n  web: {build: ./web}\n"
     assert operators(tmp_path, text)["web"].image == "myshop-web:latest"

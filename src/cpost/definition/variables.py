@@ -22,13 +22,19 @@ _ENVIRONMENT = "environment"
 
 
 class Variables(dict[str, str]):
-    """Variables of which those that are not set are empty, as in Docker Compose, and remembered."""
+    """Variables of which those that are not set are empty, as in Docker Compose, and remembered.
+
+    Attributes:
+        unset: those that were empty for that.
+        missed: those that had to be set, and were reported.
+    """
 
     def __init__(self, *given: Mapping[str, str]) -> None:
         super().__init__()
         for each in given:
             self.update(each)
         self.unset: dict[str, None] = {}
+        self.missed: set[str] = set()
 
     def __missing__(self, name: str) -> str:
         self.unset[name] = None
@@ -36,12 +42,13 @@ class Variables(dict[str, str]):
 
 
 class VariableError(Exception):
-    """A text cannot be filled in; says why, and what to do."""
+    """A text cannot be filled in; says why, and what to do, and `name`s the variable that is not set."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, name: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.name = name
 
 
 def interpolated(text: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -103,7 +110,7 @@ def _value(name: str, variables: Mapping[str, str]) -> str:
     try:
         return variables[name]
     except KeyError as error:
-        raise VariableError(f"variable {name} has no value", _how_to_set(name)) from error
+        raise VariableError(f"variable {name} has no value", _how_to_set(name), name) from error
 
 
 def _how_to_set(name: str) -> str:
@@ -134,7 +141,9 @@ def filled(node: Node, variables: Variables, findings: Findings, *, below: str =
     try:
         text = interpolated(node.value, dict(variables) if below in _NEEDED else variables)
     except VariableError as error:
-        findings.error(node.origin, error.message, error.hint)
+        if error.name not in variables.missed:
+            findings.error(node.origin, error.message, error.hint)
+        variables.missed |= {error.name} - {""}
         return Text("", node.origin, broken=True)
     for name in list(variables.unset)[before:]:
         findings.warn(node.origin, f"variable {name} is not set, and empty: {_how_to_set(name)}")
