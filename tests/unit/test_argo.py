@@ -317,6 +317,24 @@ def test_why_a_daemon_cannot_run_is_said_with_its_name(tmp_path: Path) -> None:
     )
 
 
+def test_each_use_is_a_pod_with_empty_folders_of_its_own(tmp_path: Path) -> None:
+    main = "steps:\n- - {name: a, template: work}\n- - {name: b, template: work}\n"
+    mounts = ", ".join(f"{{name: {name}, mountPath: /{name}}}" for name in ("tmp", "kept", "claim", "eph"))
+    work = (
+        f"  - name: work\n    initContainers: [{{name: before, image: i, volumeMounts: [{mounts}]}}]\n"
+        f"    container: {{image: i, volumeMounts: [{mounts}]}}\n"
+    )
+    spec = (
+        "volumes:\n- {name: tmp, emptyDir: {}}\n- {name: claim, persistentVolumeClaim: {claimName: big}}\n"
+        "- {name: eph, ephemeral: {}}\nvolumeClaimTemplates: [{metadata: {name: kept}}]\n"
+    )
+    found = operators(tmp_path, workflow(main, work, spec=spec))
+    assert {name: [each.name for each in one.volumes] for name, one in found.items()} == {
+        f"{container}.{use}": [f"workflow.w.{use}.tmp", "workflow.w.kept", "claim.big", f"workflow.w.{use}.eph"]
+        for use in ("a", "b") for container in ("before", "work")
+    }  # fmt: skip
+
+
 def test_an_init_container_may_have_what_the_main_one_has(tmp_path: Path) -> None:
     main = (
         "inputs: {artifacts: [{name: t, path: /t, raw: {data: hi}}]}\nvolumes: [{name: w, emptyDir: {}}]\n"

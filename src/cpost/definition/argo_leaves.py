@@ -69,7 +69,8 @@ class LeafReader:
         filled = scope.filled(Fields(entries, template.fields.origin))
         assert isinstance(filled, Fields)
         section = template.like(filled)
-        pod = replace(self.pod, volumes=dict(self.pod.volumes))
+        own = ".".join((self.pod.place, *use.path))  # each use is a pod, with empty folders of its own
+        pod = replace(self.pod, volumes=dict(self.pod.volumes), own=own)
         pod.add_volumes(section)
         maker = _Maker(template, section, use, pod, self._sites, known)
         operators = maker.set() if template.has("containerSet") else (*maker.initial(), maker.main())

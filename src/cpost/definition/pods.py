@@ -83,7 +83,8 @@ class Pod:
 
     Attributes:
         name: of the object that makes it.
-        place: what its fresh folders are named by.
+        place: what the folders that outlive it are named by: claims, folders of its node.
+        own: what its own fresh folders are named by; empty = as the others.
         volumes: its volumes' sections by name; None = made from a claim template.
     """
 
@@ -92,6 +93,7 @@ class Pod:
     place: str
     objects: Objects
     metadata: Section | None = None
+    own: str = ""
     volumes: dict[str, Section | None] = field(default_factory=dict)
 
     def add_volumes(self, section: Section, key: str = "volumes") -> None:
@@ -320,7 +322,7 @@ class ContainerReader:
         if source is None:
             return fresh
         if source.has("emptyDir") or not any(key.value != "name" for key, _ in source.fields.entries):
-            return self._empty(source, fresh)
+            return self._empty(source, self._own(fresh, name))
         for key, objects in (("configMap", self._pod.objects.maps), ("secret", self._pod.objects.secrets)):
             described = source.section(key, f"{key} of {source.label}")
             if described is not None:
@@ -330,13 +332,16 @@ class ContainerReader:
             source.warn(None, f"{source.label} ({kind}) is a fresh, empty folder here")
             claim = source.section(kind, kind)
             named = claim.raw("claimName") if claim else ""
-            return replace(fresh, name=naming.safe(f"claim.{named}")) if named else fresh
+            return replace(fresh, name=naming.safe(f"claim.{named}")) if named else self._own(fresh, name)
         described = source.section(kind, kind) if kind == "hostPath" else None
         if described is not None and described.raw("type") == "DirectoryOrCreate":
             source.warn(None, f"{source.label} is a fresh, empty folder here: it is made where it is not there")
             return fresh
         self.refuse(source, None, f"{source.label} is a {kind}, which is not here")
         return None
+
+    def _own(self, fresh: Volume, name: str) -> Volume:
+        return replace(fresh, name=naming.safe(f"{self._pod.own}.{name}")) if self._pod.own else fresh
 
     def _empty(self, source: Section, fresh: Volume) -> Volume | None:
         empty = source.section("emptyDir", f"emptyDir of {source.label}") if source.has("emptyDir") else None
