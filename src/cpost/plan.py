@@ -95,10 +95,9 @@ def servers_of(plan: Plan) -> Iterator[Server]:
 
 
 def images_of(plan: Plan) -> list[str]:
-    """The images of operators and servers, each once, in the order of their use."""
-    return list(
-        dict.fromkeys(each.image for step in plan.steps for each in (*(server.step for server in step.servers), step))
-    )
+    """The images of operators and servers, each once, in the order of their use; what has none cannot be run."""
+    used = (each.image for step in plan.steps for each in (*(server.step for server in step.servers), step))
+    return list(dict.fromkeys(filter(None, used)))
 
 
 def host_ceiling_bytes(host_memory_bytes: int) -> int:
@@ -239,7 +238,9 @@ class _Planner:
         yield from self._services(index, operator)
         for companion in operator.companions:
             name = self._pipeline.companion_name(operator.name, companion.name)
-            step = replace(self._container(companion), index=index, operator=name)
+            bare = self._container(companion)
+            read = (_input_mount(item, self._place.input_dir, self._place.work_dir) for item in companion.inputs)
+            step = replace(bare, index=index, operator=name, mounts=(*read, *bare.mounts))
             shared = self._pipeline.is_shared(companion.name)
             yield Server(companion.name, ServerKind.SERVICE, step, ports=companion.ports, shared=shared)
         if operator.models and self._options.triton_scope == "pipeline":

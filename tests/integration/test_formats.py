@@ -26,6 +26,12 @@ spec:
         command: [sh, -ec]
         args: ["cp /input/scan.txt /data/"]
         volumeMounts: [{name: d, mountPath: /data}]
+      - name: beside
+        image: IMAGE
+        restartPolicy: Always
+        command: [sh, -ec, "echo there >/data/beside; exec httpd -f -p 8000"]
+        ports: [{containerPort: 8000}]
+        volumeMounts: [{name: d, mountPath: /data}]
       containers:
       - name: main
         image: IMAGE-entry
@@ -35,6 +41,7 @@ spec:
           [ "$(id -u):$(id -g)" = 1234:55 ]
           [ "$(pwd)" = /tmp ]
           cmp /data/scan.txt /input/scan.txt
+          [ "$(cat /data/beside)" = there ]
           [ "$(cat /etc/job.conf)" = "level = $(LEVEL)" ]
           [ "$(df -k /dev/shm | awk 'END {print $2}')" = 32768 ]
           ! touch /input/x /etc/job.conf
@@ -92,6 +99,44 @@ spec:
       env: [{name: SIDE, value: "{{inputs.parameters.side}}"}]
 """
 
+ARGO_DAEMON = """\
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {generateName: serve-}
+spec:
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: make, template: make}
+    - - name: serve
+        template: serve
+        arguments: {artifacts: [{name: file, from: "{{steps.make.outputs.artifacts.file}}"}]}
+    - - name: ask
+        template: ask
+        arguments: {parameters: [{name: host, value: "{{steps.serve.ip}}"}]}
+  - name: make
+    container: {image: IMAGE, command: [sh, -c, "echo made >/tmp/f"]}
+    outputs: {artifacts: [{name: file, path: /tmp/f}]}
+  - name: serve
+    daemon: true
+    inputs: {artifacts: [{name: file, path: /srv/f}]}
+    container:
+      image: IMAGE
+      command: [httpd, -f, -p, "8000", -h, /srv]
+      readinessProbe: {tcpSocket: {port: 8000}}
+  - name: ask
+    inputs: {parameters: [{name: host}]}
+    volumes: [{name: w, emptyDir: {}}]
+    initContainers:
+    - {name: before, image: IMAGE, command: [sh, -c, "echo early >/w/x"], mirrorVolumeMounts: true}
+    container:
+      image: IMAGE
+      command: [sh, -ec]
+      args: ['[ "$(wget -qO- http://{{inputs.parameters.host}}:8000/f) $(cat /w/x)" = "made early" ]']
+      volumeMounts: [{name: w, mountPath: /w}]
+"""
+
 COMPOSE = """\
 services:
   answer:
@@ -127,6 +172,9 @@ def test_a_kubernetes_job(cpost: Cpost, pipeline: Pipeline, payload: Path, image
     assert (done.record["options"]["policy"], advice["policy"]) == ("p95", "p95")
     assert advice["requests"]["cpu_millicores"] % 10 == 0
     assert advice["requests"]["memory_bytes"] % (16 * 2**20) == 0
+    assert [(each["name"], each["result"]["outcome"]) for each in done.operator("main")["servers"]] == [
+        ("beside", "completed")
+    ]
     assert done.operator("main")["declared"] == {"cpu_millicores": 100, "memory_bytes": 64 * 2**20, "gpu_count": None}
 
 
@@ -137,6 +185,12 @@ def test_an_argo_workflow(cpost: Cpost, pipeline: Pipeline, payload: Path, image
         ("make", "make"), ("use.use-0", "use"), ("use.use-1", "use"),
     ]  # fmt: skip
     assert (kept / "make/file/file.txt").read_text() == "made\n"
+
+
+def test_an_argo_daemon_has_its_artifacts(cpost: Cpost, pipeline: Pipeline, payload: Path, image: str) -> None:
+    done = cpost("run", written(pipeline, ARGO_DAEMON, image), payload, "--json").ended(0)
+    assert [each["operator"] for each in done.record["operators"]] == ["make", "before", "ask"]
+    assert [(each["name"], each["result"]["outcome"]) for each in done.record["servers"]] == [("serve", "completed")]
 
 
 def test_an_output_that_was_not_written_fails_its_task(

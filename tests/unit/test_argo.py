@@ -124,7 +124,7 @@ def test_any_condition_is_read_or_refused(text: str) -> None:
             "steps: [[{name: again, template: main}]]\n",
             'template "main" calls itself: how often is known only in a run',
         ),
-        ("steps: [[{name: a, template: echo, withParam: x}]]\n", 'what step "a" loops over is no JSON list: "x"'),
+        ("steps: [[{name: a, template: echo, withParam: '{}'}]]\n", 'what step "a" loops over is no JSON list: "{}"'),
         ("steps: [[{name: a, templateRef: {name: t, template: x}}]]\n", 'WorkflowTemplate "t" is not in the file'),
         ("container: {image: i, args: ['{{inputs.parameters.x}}']}\n", 'nothing is called "inputs.parameters.x" here'),
         ("inputs: {parameters: [{name: x}]}\ncontainer: {image: i}\n", 'parameter "x" of template "main" has no value'),
@@ -160,6 +160,61 @@ def test_parameters_reach_what_they_are_for(tmp_path: Path) -> None:
     }  # fmt: skip
     assert reasons(found["echo.loop-1"]) == ["the item is no text"]
     assert 'step "b" is left out: its condition does not hold' in "\n".join(warnings(tmp_path, text))
+
+
+def test_a_list_in_a_parameter_is_looped_over(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - name: a\n    template: echo\n    withParam: '{{workflow.parameters.sizes}}'\n"
+        "    arguments: {parameters: [{name: text, value: '{{item.name}} {{item}}'}]}\n"
+        "  - name: b\n    template: echo\n    withParam: '[\"x\", 2, true]'\n"
+        "    arguments: {parameters: [{name: text, value: '{{item}}'}]}\n"
+        "  - name: c\n    template: echo\n    withSequence: {start: 9, count: 2, format: 'part-%02d'}\n"
+        "    arguments: {parameters: [{name: text, value: '{{item}}'}]}\n"
+    )
+    spec = 'arguments: {parameters: [{name: sizes, value: \'[{"name": "small", "n": 1}]\'}]}\n'
+    assert {name: each.command for name, each in operators(tmp_path, workflow(main, spec=spec)).items()} == {
+        "echo.a-0": ('small {"n":1,"name":"small"}',), "echo.b-0": ("x",), "echo.b-1": ("2",),
+        "echo.b-2": ("true",), "echo.c-9": ("part-09",), "echo.c-10": ("part-10",),
+    }  # fmt: skip
+
+
+def test_a_list_that_a_task_makes_is_not_known_before(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - {name: list, template: echo}\n"
+        "- - name: each\n    template: echo\n    withParam: '{{steps.list.outputs.result}}'\n"
+        "    arguments: {parameters: [{name: text, value: '{{item.name}}'}]}\n"
+        "  - {name: same, template: echo, withParam: '{{steps.list.outputs.result}}'}\n"
+    )
+    found = operators(tmp_path, workflow(main))
+    assert order(found) == {"echo.list": (), "echo.each": ("echo.list",), "echo.same": ("echo.list",)}
+    assert reasons(found["echo.each"]) == ['"steps.list.outputs.result" is known only in a run of the workflow']
+    assert reasons(found["echo.same"]) == []
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, workflow(main))] == [
+        f'how often step "{name}" runs is known only in a run: here it does once' for name in ("each", "same")
+    ]
+
+
+def test_what_a_workflow_knows_of_itself(tmp_path: Path) -> None:
+    args = "'{{workflow.mainEntrypoint}} {{workflow.namespace}} {{workflow.labels.a}} {{workflow.parameters}}'"
+    times = "'{{workflow.creationTimestamp}}', '{{workflow.creationTimestamp.Y}}', '{{workflow.uid}}'"
+    main = f"container: {{image: i, args: [{args}, {times}]}}\n"
+    text = workflow(main, spec="arguments: {parameters: [{name: p, value: v}]}\n").replace(
+        "{generateName: w-}", "{generateName: w-, namespace: team, labels: {a: b}}"
+    )
+    first, when, year, uid = operators(tmp_path, text)["main"].command
+    assert first == 'main team b [{"name":"p","value":"v"}]'
+    assert (when[:4], when[-1], len(when), len(uid)) == (year, "Z", 20, 36)
+
+
+def test_a_cron_workflow_is_run_as_if_its_time_had_come(tmp_path: Path) -> None:
+    args = "['{{workflow.scheduledTime}}', '{{cronworkflow.name}} {{cronworkflow.labels.a}}']"
+    text = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {name: nightly, labels: {a: b}}\nspec:\n"
+        "  schedule: '0 3 * * *'\n  workflowSpec:\n    entrypoint: main\n    templates:\n"
+        f"    - {{name: main, container: {{image: i, args: {args}}}}}\n"
+    )
+    when, named = operators(tmp_path, text)["main"].command
+    assert (when[4], when[10], named) == ("-", "T", "nightly b")
 
 
 def test_what_a_task_prints_is_not_known_before(tmp_path: Path) -> None:
@@ -232,6 +287,65 @@ def test_a_daemon_runs_beside_what_follows(tmp_path: Path) -> None:
     assert [(each.name, each.aliases, each.ports) for each in found["echo"].companions] == [("serve", ("db",), (80,))]
 
 
+def test_a_daemon_has_what_it_reads(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - {name: make, template: make}\n- - name: db\n    template: serve\n    arguments:\n"
+        "      artifacts: [{name: data, from: '{{steps.make.outputs.artifacts.data}}'}]\n"
+        "- - {name: ask, template: echo}\n"
+    )
+    make = "  - {name: make, container: {image: m}, outputs: {artifacts: [{name: data, path: /out/d.bin}]}}\n"
+    serve = "  - {name: serve, daemon: true, inputs: {artifacts: [{name: data, path: /in/d}]}, container: {image: s}}\n"
+    found = operators(tmp_path, workflow(main, make, serve, ECHO))
+    (server,) = found["echo"].companions
+    assert (server.inputs, found["echo"].after) == ((Input("/in/d", "make", "data", entry="d.bin"),), ("make",))
+
+
+def test_why_a_daemon_cannot_run_is_said_with_its_name(tmp_path: Path) -> None:
+    main = (
+        "steps:\n- - {name: one, template: serve}\n- - name: two\n    template: eat\n    arguments:\n"
+        "      artifacts: [{name: a, from: '{{steps.one.outputs.artifacts.a}}'}]\n- - {name: ask, template: echo}\n"
+    )
+    serve = "  - {name: serve, daemon: true, container: {image: s}, outputs: {artifacts: [{name: a, path: /a}]}}\n"
+    eat = "  - {name: eat, daemon: true, inputs: {artifacts: [{name: a, path: /a}]}, container: {image: s}}\n"
+    found = operators(tmp_path, workflow(main, serve, eat, ECHO))
+    assert found["echo"].unsupported == (
+        "its server eat.two: it reads what serve.one writes, which stays up beside it",
+    )
+
+
+def test_each_use_is_a_pod_with_empty_folders_of_its_own(tmp_path: Path) -> None:
+    main = "steps:\n- - {name: a, template: work}\n- - {name: b, template: work}\n"
+    mounts = ", ".join(f"{{name: {name}, mountPath: /{name}}}" for name in ("tmp", "kept", "claim", "eph"))
+    work = (
+        f"  - name: work\n    initContainers: [{{name: before, image: i, volumeMounts: [{mounts}]}}]\n"
+        f"    container: {{image: i, volumeMounts: [{mounts}]}}\n"
+    )
+    spec = (
+        "volumes:\n- {name: tmp, emptyDir: {}}\n- {name: claim, persistentVolumeClaim: {claimName: big}}\n"
+        "- {name: eph, ephemeral: {}}\nvolumeClaimTemplates: [{metadata: {name: kept}}]\n"
+    )
+    found = operators(tmp_path, workflow(main, work, spec=spec))
+    assert {name: [each.name for each in one.volumes] for name, one in found.items()} == {
+        f"{container}.{use}": [f"workflow.w.{use}.tmp", "workflow.w.kept", "claim.big", f"workflow.w.{use}.eph"]
+        for use in ("a", "b") for container in ("before", "work")
+    }  # fmt: skip
+
+
+def test_an_init_container_may_have_what_the_main_one_has(tmp_path: Path) -> None:
+    main = (
+        "inputs: {artifacts: [{name: t, path: /t, raw: {data: hi}}]}\nvolumes: [{name: w, emptyDir: {}}]\n"
+        "initContainers:\n- {name: all, image: i, mirrorVolumeMounts: true}\n"
+        "- {name: own, image: i, mirrorVolumeMounts: true, volumeMounts: [{name: w, mountPath: /w, subPath: part}]}\n"
+        "- {name: bare, image: i}\n"
+        "container: {image: i, volumeMounts: [{name: w, mountPath: /w}]}\n"
+    )
+    found = operators(tmp_path, workflow(main))
+    raw = Volume("raw.t", "/t", True, "content", (File("content", b"hi"),))
+    assert found["all"].volumes == (Volume("workflow.w.w", "/w"), raw)
+    assert found["own"].volumes == (Volume("workflow.w.w", "/w", part="part"), raw)
+    assert found["bare"].volumes == ()
+
+
 def test_a_container_set_is_a_graph(tmp_path: Path) -> None:
     main = (
         "containerSet:\n  volumeMounts: [{name: w, mountPath: /w}]\n  containers:\n"
@@ -276,6 +390,14 @@ def test_templates_of_other_documents(tmp_path: Path) -> None:
     )
     text = workflow(main, spec="arguments: {parameters: [{name: p, value: ours}]}\n") + SHARED
     assert [(e.name, e.image) for e in read(tmp_path, text).operators] == [("go", "ours:latest"), ("b", "j:latest")]
+
+
+def test_a_template_that_is_not_here_is_one_fault(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  entrypoint: go\n"
+        "  workflowTemplateRef: {name: lib}\n"
+    )
+    assert faults(tmp_path, text) == [("6:31", 'WorkflowTemplate "lib" is not in the file')]
 
 
 def test_without_an_entrypoint_there_is_nothing_to_follow(tmp_path: Path) -> None:

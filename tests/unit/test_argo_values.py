@@ -35,7 +35,7 @@ def printed(folder: Path, value: str, spec: str = "") -> tuple[str, ...]:
 
 PARAMETERS = (
     "arguments:\n  parameters:\n  - {name: q, value: Q}\n  - {name: n, value: '{{workflow.name}}-x'}\n"
-    "  - {name: twice, value: '{{workflow.parameters.n}}'}\n  - {name: later, value: '{{workflow.uid}}'}\n"
+    "  - {name: twice, value: '{{workflow.parameters.n}}'}\n  - {name: later, value: '{{workflow.duration}}'}\n"
 )
 
 
@@ -54,21 +54,53 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     [
         ("{{workflow.parameters.n}}", "w-x"),
         ("{{workflow.parameters.twice}}", '"workflow.parameters.n" holds {{...}} itself'),
-        ("{{workflow.parameters.later}}", '"workflow.uid" is known only in a run of the workflow'),
+        ("{{workflow.parameters.later}}", '"workflow.duration" is known only in a run of the workflow'),
         ("{{workflow.mainEntrypoint}}", "main"),
-        ("{{workflow.priority}}", '"workflow.priority" is known only in a run of the workflow'),
+        ("{{workflow.priority}}", "0"),
         ("{{workflow.scheduledTime}}", '"workflow.scheduledTime" is known only in a run of the workflow'),
-        ("{{workflow.creationTimestamp.Y}}", '"workflow.creationTimestamp.Y" is known only in a run of the workflow'),
         ("{{workflow.labels.given-later}}", '"workflow.labels.given-later" is known only in a run of the workflow'),
         ("{{workflow.outputs.parameters.x}}", '"workflow.outputs.parameters.x" is known only in a run of the workflow'),
         ("{{cronworkflow.name}}", '"cronworkflow.name" is known only in a run of the workflow'),
         ("{{workflow.parameters.json}}", '"workflow.parameters.json" is not put together here'),
         ("{{workflow.labels.json}}", '"workflow.labels.json" is not put together here'),
-        ("{{workflow.parameters}}", '"workflow.parameters" is not put together here'),
+        ("{{inputs.parameters}}", '"inputs.parameters" is not put together here'),
     ],
 )
 def test_what_a_variable_is_or_why_it_is_not_known(tmp_path: Path, value: str, expected: str) -> None:
     assert printed(tmp_path, value, PARAMETERS) == (expected,)
+
+
+@pytest.mark.parametrize("name", ["{{workflow.parameters}}", "{{workflow.parameters.json}}"])
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (
+            "{name: b, value: '<é>'}, {name: a, value: 1}",
+            '[{"name":"b","value":"\\u003cé\\u003e"},{"name":"a","value":"1"}]',
+        ),
+        ("{name: b, value: x, description: of b}", '"workflow.parameters" is not put together here'),
+        ("{name: b, value: '{{workflow.duration}}'}", '"workflow.parameters" is not put together here'),
+    ],
+)
+def test_all_parameters_in_one_text(tmp_path: Path, name: str, parameters: str, expected: str) -> None:
+    (found,) = printed(tmp_path, name, f"arguments: {{parameters: [{parameters}]}}\n")
+    assert found.replace(".json", "") == expected
+
+
+def test_a_parameter_of_a_template_that_is_referred_to_is_the_workflows_where_it_has_one(tmp_path: Path) -> None:
+    text = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n"
+        "  workflowTemplateRef: {name: t}\n"
+        "  arguments: {parameters: [{name: a, value: ours}, {name: b}]}\n"
+        "---\napiVersion: argoproj.io/v1alpha1\nkind: WorkflowTemplate\nmetadata: {name: t}\nspec:\n  entrypoint: m\n"
+        "  arguments: {parameters: [{name: b, value: theirs}, {name: a, value: theirs}]}\n  templates:\n"
+        "  - {name: m, container: {image: i, args: ['{{workflow.parameters.a}} {{workflow.parameters.b}}',"
+        " '{{workflow.parameters}}']}}\n"
+    )
+    assert operators(tmp_path, text)["m"].command == (
+        "ours theirs",
+        '[{"name":"a","value":"ours"},{"name":"b","value":"theirs"}]',
+    )
 
 
 def test_what_the_workflow_says_of_itself_is_known(tmp_path: Path) -> None:
@@ -313,7 +345,7 @@ def test_only_the_way_to_a_target_is_run(tmp_path: Path, target: str) -> None:
 def test_targets_that_are_not_there_or_not_known(tmp_path: Path) -> None:
     main = "dag: {target: 'A X', tasks: [{name: A, template: echo}]}\n"
     assert [message for _, message in faults(tmp_path, workflow(main))] == ['no task is called "X"']
-    text = workflow(main.replace("A X", "{{workflow.uid}}"))
+    text = workflow(main.replace("A X", "{{workflow.duration}}"))
     assert list(operators(tmp_path, text)) == ["echo"]
     assert said(tmp_path, text) == [
         'which tasks are the target of the dag of template "main" is known only in a run: here all are run'

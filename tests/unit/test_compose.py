@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from foreign import faults, operators, read, reasons, warnings
 
+from cpost.definition import load
 from cpost.model import ALL_GPUS, File, Format, Resources, Volume
 
 
@@ -92,10 +93,60 @@ def test_services_that_others_need_run_beside_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("body", "stays"),
-    [("restart: always", True), ("restart: unless-stopped", True), ("ports: [80]", True), ("restart: 'no'", False)],
+    [
+        ("restart: always", True),
+        ("restart: unless-stopped", True),
+        ("ports: [80]", True),
+        ("expose: [80]", True),
+        ("healthcheck: {test: 'true'}", True),
+        ("healthcheck: {disable: true}", False),
+        ("deploy: {restart_policy: {condition: any}}", True),
+        ("deploy: {restart_policy: {condition: on-failure}}", False),
+        ("restart: 'no'", False),
+    ],
 )
 def test_whether_it_stays(tmp_path: Path, body: str, stays: bool) -> None:
     assert operators(tmp_path, one(tmp_path, body))["a"].long_running is stays
+
+
+def test_what_others_wait_for_ends(tmp_path: Path) -> None:
+    text = (
+        "services:\n  a: {image: i, depends_on: {b: {condition: service_completed_successfully}}}\n"
+        "  b: {image: i, healthcheck: {test: 'true'}}\n"
+    )
+    assert not any(each.long_running for each in operators(tmp_path, text).values())
+
+
+def test_a_healthcheck_without_ports_is_not_awaited(tmp_path: Path) -> None:
+    text = "services:\n  a: {image: i, depends_on: {b: {condition: service_healthy}}}\n  b: {image: i}\n"
+    assert warnings(tmp_path, text) == ['2:29: the healthcheck of "b" is not run: it names no ports to await']
+
+
+def test_a_variable_that_is_not_set_is_empty_and_warned_of_once(tmp_path: Path) -> None:
+    text = (
+        "services:\n  a: {image: i, command: 'x ${NOT_SET}y $NOT_SET'}\n  b: {image: i, environment: {A: $NOT_SET}}\n"
+    )
+    found = operators(tmp_path, text)
+    assert (found["a"].command, dict(found["b"].env)) == (("x", "y"), {"A": ""})
+    text += "volumes: {v: {name: '${NOT_SET}_v'}}\n"
+    hint = "set it in the environment (NOT_SET=... cpost ...) or in .env beside the file"
+    assert warnings(tmp_path, text) == [f"4:21: variable NOT_SET is not set, and empty: {hint}"]
+
+
+def test_a_variable_that_has_to_be_set_is_one_fault(tmp_path: Path) -> None:
+    text = "services:\n  a: {image: 'i:$NOT_SET'}\n  b: {image: 'i:$NOT_SET', mem_limit: '${x'}\n  c: {image: '${x'}\n"
+    assert [message for _, message in faults(tmp_path, text)] == [
+        "variable NOT_SET has no value", "a ${ is not closed", "a ${ is not closed",
+    ]  # fmt: skip
+
+
+def test_an_image_that_is_built_has_the_name_that_it_gets(tmp_path: Path) -> None:
+    text = "name: My.Shop\nservices:\n  web: {build: ./web}\n"
+    assert operators(tmp_path, text)["web"].image == "myshop-web:latest"
+    said = 'the image of service "web" is not built here: docker compose build makes myshop-web'
+    assert warnings(tmp_path, text) == [f"3:16: {said}"]
+    odd = text.replace("My.Shop", "a__.__b")
+    assert reasons(operators(tmp_path, odd)["web"]) == ["it has build and no image: build it, and name the image"]
 
 
 def test_profiles_are_left_out(tmp_path: Path) -> None:
@@ -119,6 +170,99 @@ def test_extends_within_the_file(tmp_path: Path) -> None:
     assert (found.image, found.command, dict(found.env)) == ("i:latest", ("y",), {"A": "1", "B": "3"})
     assert [each.path for each in found.volumes] == ["/one", "/two"]
     assert found.limits.memory_bytes == 2**30
+
+
+# ---------------------------------------------------------------- other files
+
+
+def test_extends_from_another_file(tmp_path: Path) -> None:
+    below = tmp_path / "base"
+    below.mkdir()
+    (below / "e.env").write_text("FROM_FILE=1\n")
+    (below / "data").mkdir()
+    (below / "data" / "x").write_text("x")
+    (below / "b.yaml").write_text(
+        "services:\n  root: {image: 'i:${TAG}', mem_limit: 1g}\n"
+        "  b:\n    extends: root\n    env_file: e.env\n    command: [one]\n"
+        "    volumes: [./data:/data, {type: bind, source: data, target: /more, read_only: true}]\n"
+    )
+    text = "services:\n  a: {extends: {file: base/b.yaml, service: b}, command: [two]}\n"
+    found = operators(tmp_path, text)["a"]
+    assert (found.image, found.command, dict(found.env)) == ("i:1.2", ("two",), {"FROM_FILE": "1"})
+    assert [each.source for each in found.volumes] == [str(below / "data")] * 2
+    assert found.limits.memory_bytes == 2**30
+
+
+def test_extending_in_a_circle_over_files_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("services: {b: {extends: {file: p.yaml, service: a}}}\n")
+    text = "services: {a: {image: i, extends: {file: b.yaml, service: b}}, c: {image: i}}\n"
+    assert 'service "a" cannot extend "b"' in [message for _, message in faults(tmp_path, text)]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("services: {c: {image: i}}\n", 'service "a" cannot extend "b"'),
+        ("x: 1\n", "has no services"),
+        ("[services]\n", "expected a mapping, this is a list"),
+    ],
+)
+def test_a_file_that_has_nothing_to_extend_is_a_fault(tmp_path: Path, other: str, message: str) -> None:
+    (tmp_path / "b.yaml").write_text(other)
+    text = "services: {a: {image: i, extends: {file: b.yaml, service: b}}}\n"
+    assert any(message in each for _, each in faults(tmp_path, text))
+
+
+def test_included_services_are_as_in_their_own_place(tmp_path: Path) -> None:
+    below = tmp_path / "db"
+    below.mkdir()
+    (below / ".env").write_text("TAG=theirs\nVERSION=16\n")
+    (below / "init.sql").write_text("x")
+    (below / "compose.yaml").write_text(
+        "include: [more.yaml]\n"
+        "services:\n  db:\n    image: postgres:${VERSION}\n    command: ['$TAG', '$$5']\n"
+        "    volumes: [./init.sql:/init.sql:ro, data:/data]\n    secrets: [key]\n"
+        "volumes: {data: {}}\nsecrets: {key: {file: init.sql}}\n"
+    )
+    (below / "more.yaml").write_text("services: {cache: {image: redis}}\n")
+    text = "include: [db/compose.yaml]\nservices: {app: {image: i, depends_on: [db, cache]}}\n"
+    (app,) = read(tmp_path, text).operators
+    db, cache = app.companions
+    assert (db.image, db.command, cache.image) == ("postgres:16", ("1.2", "$5"), "redis:latest")
+    assert [(each.path, each.source) for each in db.volumes] == [
+        ("/init.sql", str(below / "init.sql")), ("/data", ""), ("/run/secrets/key", str(below / "init.sql")),
+    ]  # fmt: skip
+
+
+def test_an_include_may_name_its_folder_and_variables(tmp_path: Path) -> None:
+    (tmp_path / "b.yaml").write_text("services: {b: {image: 'i:$KIND', env_file: e.env}}\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "e.env").write_text("A=1\n")
+    (tmp_path / "v.env").write_text("KIND=small\n")
+    text = "include: [{path: b.yaml, project_directory: sub, env_file: v.env}]\nservices: {a: {image: i}}\n"
+    found = operators(tmp_path, text)["b"]
+    assert (found.image, dict(found.env)) == ("i:small", {"A": "1"})
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("services: {a: {image: i}}\n", 'service "a" is in the included file, too'),
+        ("include: [p.yaml]\n", "files include one another"),
+        ("services: {b: {image: '$NOT_SET'}}\n", "variable NOT_SET has no value"),
+    ],
+)
+def test_faults_of_included_files(tmp_path: Path, other: str, message: str) -> None:
+    (tmp_path / "b.yaml").write_text(other)
+    text = "include: [b.yaml]\nservices: {a: {image: i}}\n"
+    assert message in [each for _, each in faults(tmp_path, text)]
+
+
+def test_a_file_that_compose_would_lay_over_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "compose.override.yml").write_text("services: {a: {image: other}}\n")
+    (tmp_path / "compose.yaml").write_text("services: {a: {image: i}}\n")
+    (said,) = load(tmp_path / "compose.yaml").warnings
+    assert said.endswith('"compose.override.yml" beside it is not read: docker compose config makes one of both')
 
 
 # ---------------------------------------------------------------- mounts
@@ -190,11 +334,12 @@ def test_configs_and_secrets(tmp_path: Path) -> None:
             "1:36",
             'service "a" mounts volume "v", which is not declared',
         ),
-        ("include: [other.yaml]\nservices: {a: {image: i}}\n", "1:10", "include is not followed"),
+        ("services: {a: {image: i, mem_limit: '$NOT_SET'}}\n", "1:37", "variable NOT_SET has no value"),
+        ("services: {a: {image: i, volumes: ['${NOT_SET}:/v']}}\n", "1:36", "variable NOT_SET has no value"),
         (
-            "services: {a: {image: i, extends: {service: a, file: b}}}\n",
-            "1:54",
-            "extends from another file is not followed",
+            "include: [{path: [b.yaml, c.yaml]}]\nservices: {a: {image: i}}\n",
+            "1:11",
+            "several files for one include are not followed",
         ),
         ("services: {a: {extends: b, image: i}}\n", "1:25", 'service "a" cannot extend "b"'),
         (
@@ -219,7 +364,7 @@ def test_faults_have_a_place(tmp_path: Path, text: str, place: str, message: str
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        ("build: .", "it has build and no image: build it, and name the image"),
+        ("provider: {type: x}", "it is no container"),
         ("image: i, network_mode: 'service:b'", "it shares the network of another container"),
         ("image: i, volumes_from: [b]", "it has the volumes of another container"),
     ],

@@ -111,6 +111,65 @@ def test_init_containers_come_one_after_another(tmp_path: Path) -> None:
     assert warnings(tmp_path, WHOLE) == []
 
 
+def test_a_sidecar_runs_beside_those_after_it(tmp_path: Path) -> None:
+    text = pod(
+        "{name: main, image: i}",
+        "  initContainers:\n  - {name: first, image: i}\n  - {name: side, image: s, restartPolicy: Always}\n"
+        "  - {name: last, image: i}\n",
+    )
+    assert [
+        (each.name, each.after, [beside.name for beside in each.companions]) for each in read(tmp_path, text).operators
+    ] == [("first", (), []), ("last", ("first",), ["side"]), ("main", ("last", "first"), ["side"])]
+    assert not any(each.long_running for each in read(tmp_path, text).operators)
+    assert warnings(tmp_path, text) == [
+        '9:43: container "side" runs beside those after it, but does not share localhost with them here'
+    ]
+
+
+def test_twins_are_a_fault_also_among_sidecars(tmp_path: Path) -> None:
+    text = pod("{name: c, image: i}", "  initContainers: [{name: c, image: i, restartPolicy: Always}]\n")
+    assert [message for _, message in faults(tmp_path, text)] == ['container "c" has the name of the one at 7:20']
+
+
+def test_amounts_and_places_are_told_to_the_container(tmp_path: Path) -> None:
+    refs = ", ".join(
+        f"{{name: {name}, valueFrom: {{resourceFieldRef: {{resource: {what}}}}}}}"
+        for name, what in (
+            ("A", "requests.cpu"),
+            ("B", "limits.cpu, divisor: 1m"),
+            ("C", "limits.memory"),
+            ("D", "requests.memory, divisor: 1Mi, containerName: c"),
+        )
+    )
+    fields = ", ".join(
+        f"{{name: {name}, valueFrom: {{fieldRef: {{fieldPath: {path}}}}}}}"
+        for name, path in (("E", "status.podIP"), ("F", "spec.nodeName"), ("G", "spec.serviceAccountName"))
+    )
+    amounts = "{requests: {cpu: 250m, memory: 100.5Mi}, limits: {cpu: 1500m, memory: 1Gi}}"
+    text = pod(f"{{name: c, image: i, resources: {amounts}, env: [{refs}, {fields}]}}", "  serviceAccountName: me\n")
+    (found,) = read(tmp_path, text).operators
+    assert dict(found.env) == {
+        "A": "1", "B": "1500", "C": str(2**30), "D": "101", "E": "127.0.0.1", "F": "localhost", "G": "me",
+    }  # fmt: skip
+    assert [line.partition(": ")[2] for line in warnings(tmp_path, text)] == [
+        'variable "E" is 127.0.0.1 here: status.podIP is what only a cluster knows',
+        'variable "F" is localhost here: spec.nodeName is what only a cluster knows',
+    ]
+    assert found.unsupported == ()
+
+
+def test_a_folder_that_would_be_made_is_made(tmp_path: Path) -> None:
+    text = pod(
+        "{name: c, image: i, volumeMounts: [{name: v, mountPath: /v}]}",
+        "  volumes: [{name: v, hostPath: {path: /srv/out, type: DirectoryOrCreate}}]\n",
+    )
+    (found,) = read(tmp_path, text).operators
+    assert (found.volumes, found.unsupported) == ((Volume("pod.p.v", "/v"),), ())
+    assert warnings(tmp_path, text) == [
+        '7:13: volume "v" is a fresh, empty folder here: it is made where it is not there'
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "spec", "stays"),
     [
@@ -148,12 +207,27 @@ def test_names_are_qualified_only_where_they_must_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("container", "volumes", "reason"),
     [
-        ("env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]", "", 'Secret "s" is not in the file'),
-        ("envFrom: [{configMapRef: {name: m}}]", "", 'ConfigMap "m" is not in the file'),
         (
-            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]",
+            "env: [{name: A, valueFrom: {secretKeyRef: {name: s, key: k}}}]",
             "",
-            'variable "A" is what only a cluster knows (status.podIP)',
+            'Secret "s" is not in the file: add it as one more document',
+        ),
+        ("envFrom: [{configMapRef: {name: m}}]", "", 'ConfigMap "m" is not in the file: add it as one more document'),
+        (
+            "env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.phase}}}]",
+            "",
+            'variable "A" is what only a cluster knows (status.phase)',
+        ),
+        (
+            "env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu}}}]",
+            "",
+            'variable "A" is what only a cluster knows (limits.cpu)',
+        ),
+        (
+            "resources: {limits: {cpu: 1}}, "
+            "env: [{name: A, valueFrom: {resourceFieldRef: {containerName: d, resource: limits.cpu}}}]",
+            "",
+            'variable "A" is what only a cluster knows (limits.cpu)',
         ),
         (
             "volumeMounts: [{name: v, mountPath: /v}]",
@@ -161,7 +235,11 @@ def test_names_are_qualified_only_where_they_must_be(tmp_path: Path) -> None:
             'volume "v" is a hostPath, which is not here',
         ),
         ("volumeMounts: [{name: v, mountPath: /v}]", "nfs: {server: s}", 'volume "v" is a nfs, which is not here'),
-        ("volumeMounts: [{name: v, mountPath: /v}]", "configMap: {name: m}", 'ConfigMap "m" is not in the file'),
+        (
+            "volumeMounts: [{name: v, mountPath: /v}]",
+            "configMap: {name: m}",
+            'ConfigMap "m" is not in the file: add it as one more document',
+        ),
         ("resources: {limits: {amd.com/gpu: 1}}", "", "it asks for amd.com/gpu, which cpost cannot give it"),
     ],
 )
@@ -268,8 +346,7 @@ def test_a_job_of_several_pods_is_one_here(tmp_path: Path, spec: str, said: list
         ("securityContext: {fsGroup: 5}", 'fsGroup of the pod of Pod "p" is not set here'),
         (
             "initContainers: [{name: s, image: i, restartPolicy: Always}]",
-            'container "s" stays beside the others in a cluster; here it runs by itself, and they have to do without '
-            "it",
+            'container "s" runs beside those after it, but does not share localhost with them here',
         ),
     ],
 )

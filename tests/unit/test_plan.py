@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import PosixPath
 from pathlib import PurePosixPath as Path
 from typing import Any
@@ -399,6 +400,7 @@ def test_images_are_those_of_servers_as_well() -> None:
         triton_image="triton:1",
     )
     assert images_of(Plan(pipeline(), made)) == ["web:1", "triton:1", "op:1"]
+    assert images_of(Plan(pipeline(), (replace(made[0], image=""),))) == ["web:1", "triton:1"]
 
 
 # ---------------------------------------------------------------- other formats
@@ -476,3 +478,12 @@ def test_a_run_under_limits_copies_to_folders_of_its_own() -> None:
     output = Output("/tmp/x.bin", "o", copied=True)
     (made,) = foreign_steps(operator("a", outputs=(output,)))
     assert _moved(made, PosixPath("/trial")).copies == (CopyOut("/tmp/x.bin", "/trial/a/o"),)
+
+
+def test_a_companion_sees_what_it_reads() -> None:
+    serving = operator("s", inputs=(Input("/in", "a", "out", entry="file"),), volumes=(Volume("v", "/v"),))
+    _, asking = steps(operator("a"), operator("b", after=("a",), companions=(serving,)))
+    assert asking.servers[0].step.mounts == (
+        Mount("/kept/a/out/file", "/in", read_only=True),
+        Mount("/shared/volumes/v", "/v", read_only=False),
+    )

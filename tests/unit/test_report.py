@@ -332,6 +332,17 @@ def test_a_plan_without_an_engine_says_so() -> None:
     assert "server      trtis: img:2 (no engine to ask)" in text
 
 
+def test_a_plan_says_of_servers_what_it_says_of_operators() -> None:
+    own = step(image="img:2", env=(("A", "1"),), declared=Resources(250, 2**20), limits=Resources(None, 2**21))
+    made = step(image="", servers=(Server("s", ServerKind.SERVICE, own),))
+    shown = plan_text(Plan(pipeline(format=Format.COMPOSE), (made,)), {"img:2": True}, {})
+    assert "\n   image       (none)\n" in shown
+    assert shown.endswith(
+        "   server      s: img:2 (present)\n     command   (the image decides)\n     variable  A=1\n"
+        "     declared  cpu: 0.25, memory: 1Mi\n     limits    memory: 2Mi"
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "cpu", "peak"),
     [("engine stats", ">= 100.000 %", ">= 1.000 MB"), ("process tree", "100.000 %", "~ 1.000 MB")],

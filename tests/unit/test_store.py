@@ -30,6 +30,7 @@ from cpost.model import (
 )
 from cpost.store import REPORT_FILE, RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
 
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))  # records hold numbers
 FIGURE = st.none() | st.floats(0, 1e15)
 STATISTICS = st.builds(Statistic, FIGURE, FIGURE, FIGURE, FIGURE, FIGURE)
 USAGES = st.builds(Usage, cpu_pct=STATISTICS, memory_bytes=STATISTICS)

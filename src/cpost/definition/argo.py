@@ -17,6 +17,7 @@ from cpost.definition.argo_leaves import Artifact, LeafReader, Use, source_of
 from cpost.definition.argo_loops import instances
 from cpost.definition.argo_objects import Workflow
 from cpost.definition.argo_scope import Scope, Unknown, Value
+from cpost.definition.config_objects import AllObjects
 from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.flow import UNIQUE, Parsed, companions, refuse_circle, with_payload
 from cpost.definition.section import Section
@@ -44,7 +45,7 @@ class Done:
 def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     """Follow all workflows of a file."""
     workflows = argo_objects.read_workflows(documents, findings)
-    objects = pods.AllObjects(documents, findings)
+    objects = AllObjects(documents, findings)
     sites = argo_objects.site_names(workflows)
     roots = argo_objects.to_run(workflows)
     if not roots and workflows:
@@ -92,7 +93,7 @@ def _with_names(operator: Operator, new: Mapping[str, str]) -> Operator:
         name=new[operator.name],
         inputs=tuple(replace(each, source=new[each.source]) if each.source else each for each in operator.inputs),
         after=tuple(new[name] for name in operator.after),
-        companions=tuple(replace(each, name=new[each.name]) for each in operator.companions),
+        companions=tuple(_with_names(each, new) for each in operator.companions),
     )
 
 
@@ -103,7 +104,7 @@ class _Follower:
         self,
         root: Workflow,
         workflows: Sequence[Workflow],
-        objects: pods.AllObjects,
+        objects: AllObjects,
         sites: Mapping[tuple[int, str], str],
         findings: Findings,
     ) -> None:
@@ -146,6 +147,8 @@ class _Follower:
                     spec.warn(key, f"{key} of {self._root.top.label} is not followed here")
         entry = self._root.spec.raw("entrypoint") or self._body.spec.raw("entrypoint")
         template = self._body.templates.get(entry) or self._root.templates.get(entry)
+        if template is None and self._body is self._root and self._root.spec.has("workflowTemplateRef"):
+            return ()  # that the other object is not here is the fault, and reported
         if template is None:
             known = choice(entry, self._body.templates, "templates are")
             self._root.spec.error("entrypoint", f"no template is called {quoted(entry)}", known)

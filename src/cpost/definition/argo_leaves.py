@@ -11,7 +11,7 @@ from cpost.definition.argo_scope import Scope, Value
 from cpost.definition.findings import choice, quoted
 from cpost.definition.flow import UNIQUE
 from cpost.definition.section import Section
-from cpost.definition.tree import Fields, Items, Text
+from cpost.definition.tree import Fields, Items, Node, Text
 from cpost.definition.workloads import LEAVES
 from cpost.model import File, Input, Operator, Output, Volume
 
@@ -71,7 +71,8 @@ class LeafReader:
         filled = scope.filled(Fields(entries, template.fields.origin))
         assert isinstance(filled, Fields)
         section = template.like(filled)
-        pod = replace(self.pod, volumes=dict(self.pod.volumes))
+        own = ".".join((self.pod.place, *use.path))  # each use is a pod, with empty folders of its own
+        pod = replace(self.pod, volumes=dict(self.pod.volumes), own=own)
         pod.add_volumes(section)
         if section.has("securityContext"):  # in the place of the whole workflow's
             pod.spec = section
@@ -124,9 +125,26 @@ class _Maker:
         raw = self._template.sections("initContainers", f"an init container of {self._template.label}")
         for number, item in enumerate(self._section.sections("initContainers", "an init container")):
             raw[number].label = f"container {quoted(item.raw('name'))}"
-            operator = self._container(item, raw[number], raw[number].raw("name"), number + 1)
+            name = raw[number].raw("name")
+            if item.raw("mirrorVolumeMounts") == "true":
+                operator = self._mirrored(item, raw[number], name, number + 1)
+            else:
+                operator = self._container(item, raw[number], name, number + 1)
             self._before = (operator.name,)
             yield operator
+
+    def _mirrored(self, item: Section, raw: Section, name: str, number: int) -> Operator:
+        """A container that also has what the main one has mounted: its volumes and its input artifacts."""
+        main = next((self._section.section(key, key) for key in LEAVES if self._section.has(key)), None)
+        own = _paths(item)
+        more = [each for each in main.items("volumeMounts") if _path(each) not in own] if main is not None else []
+        volumes, inputs = self._given()
+        operator = self._container(_mounting(item, more), raw, name, number)
+        return replace(
+            operator,
+            volumes=(*operator.volumes, *volumes),
+            inputs=tuple(each for each in inputs if each.path not in own),
+        )
 
     def main(self) -> Operator:
         """The main container, with what it is given."""
@@ -148,7 +166,7 @@ class _Maker:
             outputs=tuple(self._outputs()),
             ports=tuple(dict.fromkeys(ports)),
             aliases=(alias,) if self._template.raw("daemon") == "true" else (),
-            unsupported=(*operator.unsupported, *self._reasons),
+            unsupported=tuple(dict.fromkeys((*operator.unsupported, *self._reasons))),
         )
 
     def _script(self, container: Section) -> Volume:
@@ -212,11 +230,9 @@ class _Maker:
         waits: dict[str, tuple[str, ...]] = {}
         for number, item in enumerate(group.sections("containers", f"a container of {self._template.label}")):
             raw[number].label = f"container {quoted(item.raw('name'))}"
-            both = Items((*item.items("volumeMounts"), *group.items("volumeMounts")), item.origin())
             item.require("name", "write a name that no other container of this template has")
-            mounts = Text("volumeMounts", item.origin())
-            fields = Fields((*item.fields.without(("volumeMounts",)).entries, (mounts, both)), item.fields.origin)
-            found[item.raw("name")] = self._container(item.like(fields), raw[number], raw[number].raw("name"), number)
+            everyones = _mounting(item, group.items("volumeMounts"))
+            found[item.raw("name")] = self._container(everyones, raw[number], raw[number].raw("name"), number)
             waits[item.raw("name")] = tuple(
                 item.value(node, "dependencies", str) or "" for node in item.items("dependencies")
             )
@@ -233,6 +249,22 @@ class _Maker:
         after = tuple(found[other].name for other in waits[name] if other in found)
         reasons = (*found[name].unsupported, *self._reasons)
         return replace(found[name], after=after or self._use.after, unsupported=reasons)
+
+
+def _mounting(item: Section, more: Sequence[Node]) -> Section:
+    """A container with further volumeMounts behind its own."""
+    both = Items((*item.items("volumeMounts"), *more), item.origin())
+    key = Text("volumeMounts", item.origin())
+    return item.like(Fields((*item.fields.without((key.value,)).entries, (key, both)), item.fields.origin))
+
+
+def _paths(item: Section) -> list[str]:
+    return [_path(each) for each in item.items("volumeMounts")]
+
+
+def _path(mount: Node) -> str:
+    path = mount.get("mountPath") if isinstance(mount, Fields) else None
+    return path.value if isinstance(path, Text) else ""
 
 
 def source_of(item: Section) -> Artifact:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from cpost.definition.argo_scope import Scope, Unknown, Value
+from cpost.definition.argo_scope import Scope, Unknown, Value, as_json
 from cpost.definition.findings import quoted
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Node, Text
@@ -91,7 +91,7 @@ def _parts(item: object) -> dict[str, Value]:
 
 
 def _printed(item: object) -> Value:
-    text = item if isinstance(item, str) else json.dumps(item, separators=(",", ":"), sort_keys=True)
+    text = item if isinstance(item, str) else as_json(item)
     # A text of JSON may hold what neither a file nor a command line can.
     odd = any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
     return Unknown("an item holds what no program can be given") if odd else text

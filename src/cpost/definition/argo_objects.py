@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from cpost.definition import naming, pods, workloads
 from cpost.definition.findings import Findings, choice, quoted
@@ -12,6 +14,7 @@ from cpost.definition.section import Section
 from cpost.definition.tree import Fields
 
 _REUSED = ("WorkflowTemplate", "ClusterWorkflowTemplate")
+_OF_A_TIME = "aAbBcdHIjmMpsSUwWxXyYZ"  # the letters of strftime that Argo has, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,43 @@ def _workflow(top: Section) -> Workflow | None:
             item.error("name", f"{top.label} has two templates called {quoted(item.raw('name'))}", "rename one")
         templates[item.raw("name")] = item
     return Workflow(kind, name, top, spec, templates)
+
+
+def own_values(workflow: Workflow, body: Workflow, now: datetime) -> Iterator[tuple[str, str]]:
+    """What the {{...}} about a workflow itself stand for in a run that begins now.
+
+    Args:
+        body: the template object that the workflow refers to, or itself; what the workflow says counts before it.
+    """
+    said = {
+        key: workflow.spec.raw(key) or body.spec.raw(key) for key in ("entrypoint", "serviceAccountName", "priority")
+    }
+    yield from {
+        "workflow.name": workflow.name,
+        "workflow.namespace": workflow.namespace or "default",
+        "workflow.mainEntrypoint": said["entrypoint"],
+        "workflow.serviceAccountName": said["serviceAccountName"] or "default",
+        "workflow.uid": str(uuid.uuid5(uuid.NAMESPACE_OID, workflow.name)),
+        "workflow.priority": said["priority"] or "0",
+        "workflow.status": "Succeeded",
+        "retries": "0",
+    }.items()
+    scheduled = ("workflow.scheduledTime",) if workflow.kind == "CronWorkflow" else ()
+    for what in ("workflow.creationTimestamp", *scheduled):
+        yield from ((name, f"{now:%Y-%m-%dT%H:%M:%SZ}") for name in (what, f"{what}.RFC3339"))
+    yield from ((f"workflow.creationTimestamp.{letter}", now.strftime(f"%{letter}")) for letter in _OF_A_TIME)
+    yield from _labels(workflow, "workflow")
+    if workflow.kind == "CronWorkflow":
+        yield from (("cronworkflow.name", workflow.name), ("cronworkflow.namespace", workflow.namespace or "default"))
+        yield from _labels(workflow, "cronworkflow")
+
+
+def _labels(workflow: Workflow, owner: str) -> Iterator[tuple[str, str]]:
+    metadata = workflow.top.section("metadata", "metadata")
+    for kind in ("labels", "annotations"):
+        block = metadata.section(kind, kind) if metadata else None
+        for key, _ in block.fields.entries if block else ():
+            yield f"{owner}.{kind}.{key.value}", block.raw(key.value) if block else ""
 
 
 def to_run(workflows: Sequence[Workflow]) -> list[Workflow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ _TAG = re.compile(r"\{\{(=?)([^{}]*)\}\}")
 # Whose names are Argo's own; other texts in double braces belong to somebody else's templates and stay.
 _OWN = re.compile(r"(?:workflow|inputs|outputs|steps|tasks|item|pod|node|cronworkflow)(?:[.\[]|$)|retries$|lastRetry\.")
 _LATER = re.compile(
-    r"(?:steps|tasks)\.([^.]+)\.(.+)|lastRetry\..+|cronworkflow\..+|workflow\.(?:uid|scheduledTime|duration|failures|"
-    r"creationTimestamp(?:\..+)?|priority|mainEntrypoint|outputs\..+|(?:labels|annotations)\.(?!json$).+)"
+    r"(?:steps|tasks)\.([^.]+)\.(.+)|lastRetry\..+|cronworkflow\..+|workflow\.(?:scheduledTime|duration|failures|"
+    r"outputs\..+|(?:labels|annotations)\.(?!json$).+)"
 )
-# All parameters or labels in one text: JSON, whose exact form is Argo's.
+# All parameters or labels in one text, whose exact form is Argo's.
 _GATHERED = re.compile(r"workflow\.(?:parameters|labels|annotations)(?:\.json)?|inputs(?:\.parameters)?")
+ALL_PARAMETERS = "workflow.parameters"
 _MAX_CHARACTERS = 200_000
 
 
@@ -79,7 +81,7 @@ class Scope:
         name = tag[2].strip()
         if tag[1]:
             return Unknown(f"the expression {quoted(tag[0])} is not worked out here")
-        known = self.values.get(name, self._whole_item(name))
+        known = self.values.get(name, self._implied(name))
         if isinstance(known, Unknown):
             return known
         if known is not None:
@@ -98,10 +100,18 @@ class Scope:
         )
         return Unknown(f"{quoted(name)} is not declared")
 
-    def _whole_item(self, name: str) -> Value | None:
-        """What a part of an item is where nothing of the item is known."""
+    def _implied(self, name: str) -> Value | None:
+        """What a name that is not listed stands for: a part of an item of which nothing is known; another name."""
+        if name == f"{ALL_PARAMETERS}.json":
+            return self.values.get(ALL_PARAMETERS)
         parts_known = any(each.startswith("item.") for each in self.values)
         return self.values.get("item") if name.startswith("item.") and not parts_known else None
+
+
+def as_json(value: object) -> str:
+    """A value as Go writes it: without blanks, by the alphabet, and fit for a page of HTML."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return re.sub("[<>&\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _unfilled(text: str) -> bool:

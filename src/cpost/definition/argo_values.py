@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
+from datetime import datetime, timezone
 
+from cpost.definition import argo_objects
 from cpost.definition.argo_leaves import Use
 from cpost.definition.argo_objects import Workflow
-from cpost.definition.argo_scope import Scope, Unknown, Value
+from cpost.definition.argo_scope import ALL_PARAMETERS, Scope, Unknown, Value, as_json
+from cpost.definition.config_objects import Objects
 from cpost.definition.findings import Findings, quoted
-from cpost.definition.pods import Objects
 from cpost.definition.section import Section
 from cpost.definition.tree import Text
 
-_PARAMETERS = "workflow.parameters."
+_PARAMETERS = f"{ALL_PARAMETERS}."
 
 
 def of_workflow(root: Workflow, body: Workflow, objects: Objects, findings: Findings) -> Scope:
     """What is known everywhere in a workflow.
 
     Args:
-        body: the template object that the workflow refers to, or itself; its parameters come first.
+        body: the template object that the workflow refers to, or itself; parameters that both have are the workflow's.
     """
-    values = dict(_facts(root, body))
+    values: dict[str, Value] = dict(argo_objects.own_values(root, body, datetime.now(timezone.utc)))
     texts: dict[str, Text] = {}
-    for spec in (body.spec, root.spec):
+    items: dict[str, Section] = {}
+    for spec in (root.spec, body.spec):
         arguments = spec.section("arguments", "arguments")
         for item in arguments.sections("parameters", "a parameter") if arguments else ():
-            found = _default(item, objects)
+            found = None if _PARAMETERS + item.raw("name") in texts else _default(item, objects)
             if found is not None:
-                texts[_PARAMETERS + item.raw("name")] = found
+                items[item.raw("name")], texts[_PARAMETERS + item.raw("name")] = item, found
+            items.setdefault(item.raw("name"), item)
     # Argo puts the texts of the others into them once.
     scope = Scope({**values, **{name: text.value for name, text in texts.items()}}, findings)
-    return Scope({**values, **{name: scope.value(text) for name, text in texts.items()}}, findings)
+    filled = {name: scope.value(text) for name, text in texts.items()}
+    return Scope({**values, **filled, **_in_one(items.values(), filled)}, findings)
 
 
 def parameters_of(scope: Scope) -> dict[str, Value]:
@@ -40,26 +45,12 @@ def parameters_of(scope: Scope) -> dict[str, Value]:
     return {name.removeprefix(_PARAMETERS): scope.values[name] for name in names}
 
 
-def _facts(root: Workflow, body: Workflow) -> Iterator[tuple[str, Value]]:
-    namespace = root.namespace or "default"
-    yield from {
-        "workflow.name": root.name,
-        "workflow.namespace": namespace,
-        "workflow.serviceAccountName": root.spec.raw("serviceAccountName") or "default",
-        "workflow.mainEntrypoint": root.spec.raw("entrypoint") or body.spec.raw("entrypoint"),
-        "workflow.status": "Succeeded",
-        "retries": "0",
-    }.items()
-    if root.kind == "CronWorkflow":
-        yield from (("cronworkflow.name", root.name), ("cronworkflow.namespace", namespace))
-    for spec in (body.spec, root.spec):
-        if spec.raw("priority"):
-            yield "workflow.priority", spec.raw("priority")
-    metadata = root.top.section("metadata", "metadata")
-    for kind in ("labels", "annotations"):
-        block = metadata.section(kind, kind) if metadata else None
-        for key, _ in block.fields.entries if block else ():
-            yield f"workflow.{kind}.{key.value}", block.raw(key.value) if block else ""
+def _in_one(items: Collection[Section], filled: Mapping[str, Value]) -> dict[str, Value]:
+    """All parameters in one text, where nothing but names and values is said of them."""
+    listed = [{"name": item.raw("name"), "value": filled.get(_PARAMETERS + item.raw("name"))} for item in items]
+    plain = all({key.value for key, _ in item.fields.entries} == {"name", "value"} for item in items)
+    known = plain and all(isinstance(each["value"], str) for each in listed)
+    return {ALL_PARAMETERS: as_json(listed)} if known and listed else {}
 
 
 def of_inputs(template: Section, use: Use, scope: Scope, objects: Objects) -> dict[str, Value]:

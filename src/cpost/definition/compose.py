@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from cpost.definition import grammar, naming
+from cpost.definition.compose_files import Home, OtherFiles, warn_of_override
 from cpost.definition.compose_mounts import MountReader, Surroundings
 from cpost.definition.files import Files, why_unreadable
 from cpost.definition.findings import Findings, choice, quoted
@@ -16,7 +18,7 @@ from cpost.definition.grammar import GrammarError
 from cpost.definition.quantities import parse_compose_cpus, parse_compose_memory
 from cpost.definition.section import Section
 from cpost.definition.tree import Entry, Fields, Items, Text, joined
-from cpost.definition.variables import filled, read_lines
+from cpost.definition.variables import Variables, filled, read_lines
 from cpost.model import ALL_GPUS, Operator, Resources
 
 _KEYS = (
@@ -38,6 +40,7 @@ _NOT_GIVEN = (
 )  # fmt: skip
 _CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
 _STAYS = ("always", "unless-stopped")
+_UNFIT_FOR_A_PROJECT = re.compile(r"[^a-z0-9_-]")
 _LISTS_REPLACED = ("command", "entrypoint")
 _MAX_CHAIN = 20
 
@@ -50,19 +53,16 @@ def read(root: Fields, path: str, files: Files, findings: Findings) -> Parsed:
         files: reads what the file names, for the digest over all of it.
     """
     folder = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120
-    variables = {**_dotenv(folder, files), **os.environ}
-    top = Section(root, "the file", findings)
-    if top.has("include"):
-        hint = "put all services into one file: docker compose config > all.yaml"
-        top.error("include", "include is not followed", hint)
-    kept = root.without(("services", "include"))
-    resolved = filled(kept, variables, findings)
+    variables = Variables(_dotenv(folder, files), os.environ)
+    others = OtherFiles(files, folder, variables, findings)
+    warn_of_override(path, root, findings)
+    whole = others.with_included(root)
+    resolved = filled(whole.without(("services",)), variables, findings)
     assert isinstance(resolved, Fields)
     around = Surroundings(Section(resolved, "the file", findings), folder, variables, findings)
-    reader = _Reader(top, around, files)
+    reader = _Reader(Section(whole, "the file", findings), around, files, others)
     operators = reader.operators()
-    name = around.top.raw("name") or os.path.basename(folder)  # noqa: PTH119
-    return Parsed(name, around.top.raw("version"), operators)
+    return Parsed(reader.project, around.top.raw("version"), operators)
 
 
 def _dotenv(folder: str, files: Files) -> dict[str, str]:
@@ -75,9 +75,12 @@ def _dotenv(folder: str, files: Files) -> dict[str, str]:
 class _Reader:
     """Reads the services of one file."""
 
-    def __init__(self, top: Section, around: Surroundings, files: Files) -> None:
+    def __init__(self, top: Section, around: Surroundings, files: Files, others: OtherFiles) -> None:
         self._around = around
         self._files = files
+        self._others = others
+        folder = os.path.basename(around.folder)  # noqa: PTH119
+        self.project = around.variables.get("COMPOSE_PROJECT_NAME") or around.top.raw("name") or folder
         services = top.section("services", "services")
         self._services = services or Section(Fields((), top.origin()), "services", around.findings)
         self._serving: dict[str, None] = {}
@@ -93,6 +96,7 @@ class _Reader:
             found.append(replace(operator, after=tuple(self._after(section, used, sections))))
         if refuse_circle(found, self._services):
             return ()
+        found = [replace(each, long_running=False) if each.name in self._awaited else each for each in found]
         serving = [name for name in self._serving if name not in self._awaited]
         return tuple(with_payload(each) for each in companions(found, serving))
 
@@ -100,32 +104,41 @@ class _Reader:
         own = self._services.section(key.value, f"service {quoted(key.value)}")
         if own is None or self._services.value(key, "a name", naming.usable) is None:
             return None
-        extended = self._extended(own, (key.value,))
+        extended = self._extended(own, Home(self._around.folder, self._services), (("", key.value),))
         if extended is None:
             return None
         node = filled(extended, self._around.variables, self._around.findings)
         assert isinstance(node, Fields)
         return Section(_named(node, key), f"service {quoted(key.value)}", self._around.findings)
 
-    def _extended(self, section: Section, trail: tuple[str, ...]) -> Fields | None:
-        """A service's own keys over those of the one that it extends."""
+    def _extended(self, section: Section, home: Home, trail: tuple[tuple[str, str], ...]) -> Fields | None:
+        """A service's own keys over those of the one that it extends.
+
+        Args:
+            home: where the service is written.
+            trail: services that lead here, by their files and names.
+        """
+        own = self._others.moved(section.fields, home.folder)
         node = section.fields.get("extends")
         if node is None:
-            return section.fields
+            return own
         below = section.section("extends", "extends") if isinstance(node, Fields) else None
         name = below.raw("service") if below else section.raw("extends")
-        if below is not None and below.has("file"):
-            below.error("file", "extends from another file is not followed", "docker compose config > all.yaml")
+        file = below.fields.get("file") if below else None
+        there = self._others.home(file, home.folder) if isinstance(file, Text) else home
+        if there is None:
             return None
-        base = self._services.section(name, f"service {quoted(name)}")
-        if base is None or name in trail or len(trail) > _MAX_CHAIN:
-            names = [key.value for key, _ in self._services.fields.entries if key.value not in trail]
+        base = there.services.section(name, f"service {quoted(name)}")
+        step = (there.identity, name)
+        if base is None or step in trail or len(trail) > _MAX_CHAIN:
+            named = [each.value for each, _ in there.services.fields.entries]
+            names = [each for each in named if (there.identity, each) not in trail]
             section.error(
                 "extends", f"{section.label} cannot extend {quoted(name)}", choice(name, names, "services are")
             )
             return None
-        inner = self._extended(base, (*trail, name))
-        return _merged(inner, section.fields.without(("extends",))) if inner is not None else None
+        inner = self._extended(base, there, (*trail, step))
+        return _merged(inner, own.without(("extends",))) if inner is not None else None
 
     def _left_out(self, section: Section) -> bool:
         profiles = [each.value for each in section.items("profiles") if isinstance(each, Text) and each.value]
@@ -152,7 +165,8 @@ class _Reader:
             else:
                 self._serving[naming.safe(name)] = None
             if condition == "service_healthy":
-                section.warn(place, f"the healthcheck of {quoted(name)} is not run: its ports are awaited instead")
+                instead = "its ports are awaited instead" if any(_ports(used[name])) else "it names no ports to await"
+                section.warn(place, f"the healthcheck of {quoted(name)} is not run: {instead}")
             yield naming.safe(name)
 
     def _dependencies(self, section: Section) -> Iterator[tuple[str, str, bool, str]]:
@@ -192,11 +206,11 @@ class _Reader:
             refuse(section, "network_mode", "it shares the network of another container")
         if section.has("volumes_from"):
             refuse(section, "volumes_from", "it has the volumes of another container")
-        ports = tuple(_ports(section))
+        ports = tuple(dict.fromkeys(_ports(section)))
         requests, limits = _resources(section)
         return Operator(
             name=naming.safe(name),
-            image=_image(section, refuse),
+            image=_image(section, self._built(name), refuse),
             entrypoint=_words(section, "entrypoint", cleared=("",)),
             command=_words(section, "command", cleared=()),
             env=tuple(self._environment(section).items()),
@@ -208,11 +222,15 @@ class _Reader:
             ports=ports,
             aliases=tuple(dict.fromkeys(filter(None, (name, section.raw("container_name"), section.raw("hostname"))))),
             shm_bytes=section.read("shm_size", _size) or None,
-            long_running=section.raw("restart") in _STAYS or section.has("ports"),
+            long_running=_stays(section),
             site=naming.safe(name),
             origin=section.origin(),
             unsupported=tuple(reasons),
         )
+
+    def _built(self, name: str) -> str:
+        """What Docker Compose calls the image that it builds for a service."""
+        return f"{_UNFIT_FOR_A_PROJECT.sub('', self.project.lower()).lstrip('_-')}-{name}"
 
     def _environment(self, section: Section) -> dict[str, str]:
         env: dict[str, str] = {}
@@ -293,13 +311,31 @@ def _warn_of_what_is_not_given(section: Section) -> None:
         section.warn("network_mode", f"{section.label} is on the run's own network here")
 
 
-def _image(section: Section, refuse: Callable[[Section, str, str], None]) -> str:
+def _stays(section: Section) -> bool:
+    """Whether a service is meant to stay: it answers others, is looked after, or started again when it ends well."""
+    check, deploy = section.section("healthcheck", "healthcheck"), section.section("deploy", "deploy")
+    policy = deploy.section("restart_policy", "restart_policy") if deploy else None
+    return (
+        section.raw("restart") in _STAYS
+        or any(section.has(key) for key in ("ports", "expose"))
+        or (check is not None and check.has("test"))
+        or (policy is not None and policy.raw("condition") == "any")
+    )
+
+
+def _image(section: Section, built: str, refuse: Callable[[Section, str, str], None]) -> str:
     if section.has("image"):
         if section.has("build"):
             section.warn("build", f"the image of {section.label} is not built here: it has to be there")
         return section.read("image", grammar.reference) or ""
     if section.has("build"):
-        refuse(section, "build", "it has build and no image: build it, and name the image")
+        try:
+            image = grammar.reference(built)
+        except GrammarError:
+            refuse(section, "build", "it has build and no image: build it, and name the image")
+        else:
+            section.warn("build", f"the image of {section.label} is not built here: docker compose build makes {built}")
+            return image
     elif section.has("provider"):
         refuse(section, "provider", "it is no container")
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cpost.definition import grammar, naming
 from cpost.definition.findings import Findings, choice, quoted
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Text
+from cpost.definition.variables import Variables
 from cpost.model import File, Volume
 
 # Whoever sees these sees the system's own state, and sockets by which it can be changed even where they are read-only.
@@ -32,7 +33,7 @@ class Surroundings:
 
     top: Section
     folder: str
-    variables: Mapping[str, str]
+    variables: Variables
     findings: Findings
 
 

@@ -37,9 +37,13 @@ def refuse_circle(operators: Sequence[Operator], section: Section) -> bool:
     """Report a circle at a section; returns whether there is one."""
     found = circle({each.name: (*each.upstream, *each.after) for each in operators})
     if found:
-        shown = " -> ".join(naming.safe(name.partition(UNIQUE)[0]) for name in found)
+        shown = " -> ".join(map(_shown, found))
         section.error(None, f"containers wait for one another: {shown}", "remove one of these edges")
     return bool(found)
+
+
+def _shown(name: str) -> str:
+    return naming.safe(name.partition(UNIQUE)[0])
 
 
 def companions(operators: Sequence[Operator], serving: Collection[str]) -> tuple[Operator, ...]:
@@ -63,7 +67,11 @@ def companions(operators: Sequence[Operator], serving: Collection[str]) -> tuple
             before[name] |= before[other] if other in serving else {other: None} if other in by_name[name].after else {}
     needed = {name for each in operators for name in beside[each.name]}
     return tuple(
-        _beside(_without(each, needed), tuple(before[each.name]), [by_name[name] for name in beside[each.name]])
+        _beside(
+            _without(each, needed),
+            tuple(before[each.name]),
+            [_without(by_name[name], needed) for name in beside[each.name]],
+        )
         for each in operators
         if each.name not in needed
     )
@@ -71,16 +79,16 @@ def companions(operators: Sequence[Operator], serving: Collection[str]) -> tuple
 
 def _without(operator: Operator, serving: Collection[str]) -> Operator:
     """An operator that reads what serving ones write cannot be run: what stays up has not written all of it."""
-    unread = dict.fromkeys(item.source for item in operator.inputs if item.source in serving)
+    unread = dict.fromkeys(item.source for item in operator.inputs if item.source and item.source in serving)
     if not unread:
         return operator
     kept = tuple(item for item in operator.inputs if item.source not in serving)
-    reasons = (f"it reads what {name} writes, which stays up beside it" for name in unread)
+    reasons = (f"it reads what {_shown(name)} writes, which stays up beside it" for name in unread)
     return replace(operator, inputs=kept, unsupported=(*operator.unsupported, *reasons))
 
 
 def _beside(operator: Operator, after: tuple[str, ...], serving: Sequence[Operator]) -> Operator:
-    reasons = (f"its server {each.name}: {reason}" for each in serving for reason in each.unsupported)
+    reasons = (f"its server {_shown(each.name)}: {reason}" for each in serving for reason in each.unsupported)
     return replace(operator, after=after, companions=tuple(serving), unsupported=(*operator.unsupported, *reasons))
 
 

@@ -1,7 +1,8 @@
 """Kubernetes manifests -> operators: each container of each workload is one.
 
 Order is that of the file: init containers one after another, then the containers of the pod. Those run at the same
-time in a cluster; here they run one after another, which a warning says.
+time in a cluster; here they run one after another, which a warning says. An init container that stays (a sidecar) is a
+server beside those after it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cpost.definition import naming, pods, workloads
+from cpost.definition.config_objects import AllObjects
 from cpost.definition.findings import Findings, choice, quoted
-from cpost.definition.flow import Parsed, with_payload
+from cpost.definition.flow import Parsed, companions, with_payload
 from cpost.definition.naming import Site
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items, Node
@@ -59,12 +61,15 @@ def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     Args:
         documents: as `unpacked` gives them.
     """
-    objects = pods.AllObjects(documents, findings)
+    objects = AllObjects(documents, findings)
     found = [each for document in documents if (each := _workload(document, objects, findings))]
     containers = [each for workload in found for each in _containers(workload)]
     names = naming.names([each.site.levels() for each in containers])
     _refuse_twins(containers, names)
-    operators = _operators(containers, names)
+    operators = list(_operators(containers, names))
+    sidecars = [name for container, name in zip(containers, names, strict=True) if _is_sidecar(container)]
+    if len(set(names)) == len(names):  # else there is a fault, and no telling who comes after whom
+        operators = list(companions(operators, sidecars))
     first = next(iter(found), None)
     return Parsed(
         name=first.name if first else "",
@@ -73,7 +78,7 @@ def read(documents: Sequence[Fields], findings: Findings) -> Parsed:
     )
 
 
-def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) -> _Workload | None:
+def _workload(document: Fields, objects: AllObjects, findings: Findings) -> _Workload | None:
     section = Section(document, "this object", findings)
     kind = section.raw("kind")
     if kind not in workloads.POD_AT:
@@ -96,7 +101,7 @@ def _workload(document: Fields, objects: pods.AllObjects, findings: Findings) ->
     return _Workload(section, kind, name, pod)
 
 
-def _pod(section: Section, kind: str, name: str, objects: pods.AllObjects) -> pods.Pod | None:
+def _pod(section: Section, kind: str, name: str, objects: AllObjects) -> pods.Pod | None:
     """What the containers of a workload have in common; None, with a fault, where it has none."""
     spec, above = section, section
     for key in workloads.POD_AT[kind]:
@@ -170,12 +175,6 @@ def _containers(workload: _Workload) -> Iterator[_Container]:
         item.require("name", "write a name that no other container of this pod has")
         name = item.read("name", naming.usable) or "?"
         item.label = f"container {quoted(name)}"
-        if key == "initContainers" and item.raw("restartPolicy") == "Always":
-            item.warn(
-                "restartPolicy",
-                f"{item.label} stays beside the others in a cluster; here it runs by itself, and "
-                "they have to do without it",
-            )
         yield _Container(item, workload, key == "initContainers", workloads.site_of(outline, name))
 
 
@@ -191,24 +190,35 @@ def _refuse_twins(containers: Sequence[_Container], names: Sequence[str]) -> Non
 
 def _operators(containers: Sequence[_Container], names: Sequence[str]) -> Iterator[Operator]:
     initial: dict[int, str] = {}  # the last one of each pod
+    beside: dict[int, tuple[str, ...]] = {}  # its sidecars
     for container, name in zip(containers, names, strict=True):
         pod = id(container.workload)
         operator = pods.ContainerReader(container.section, container.workload.pod).operator(name)
         operator = replace(
             operator,
-            after=(initial[pod],) if pod in initial else (),
+            after=((initial[pod],) if pod in initial else ()) + beside.get(pod, ()),
             long_running=_stays(container, operator),
             env=_indexed(container, operator),
         )
-        if container.initial and not operator.long_running:
+        if _is_sidecar(container):
+            beside[pod] = (*beside.get(pod, ()), operator.name)
+            message = (
+                f"{container.section.label} runs beside those after it, but does not share localhost with them here"
+            )
+            container.section.warn("restartPolicy", message)
+        elif container.initial:
             initial[pod] = operator.name
         yield operator
+
+
+def _is_sidecar(container: _Container) -> bool:
+    return container.initial and container.section.raw("restartPolicy") == "Always"
 
 
 def _stays(container: _Container, operator: Operator) -> bool:
     """Whether a container is meant to stay: a Pod's, where it says so or answers at a port."""
     if container.initial:
-        return container.section.raw("restartPolicy") == "Always"
+        return _is_sidecar(container)
     if container.workload.kind != "Pod":
         return container.workload.kind in _STAYING
     policy = container.workload.pod.spec.raw("restartPolicy")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from cpost.definition import grammar, naming, workloads
-from cpost.definition.findings import Findings, quoted
+from cpost.definition.config_objects import Objects
+from cpost.definition.findings import quoted
 from cpost.definition.grammar import GrammarError
 from cpost.definition.quantities import parse_kubernetes_cpu, parse_kubernetes_memory
 from cpost.definition.section import Section
-from cpost.definition.tree import Fields
 from cpost.model import File, Operator, Resources, Volume
 
 CONTAINER_KEYS = (
@@ -23,64 +21,17 @@ CONTAINER_KEYS = (
     "resizePolicy", "source", "dependencies", "mirrorVolumeMounts", "retryStrategy", "restartPolicyRules",
 )  # fmt: skip
 _GPU = "nvidia.com/gpu"
+_NOT_HERE = "is not in the file: add it as one more document"
 _AMOUNTS = ("cpu", "memory", "ephemeral-storage", _GPU)
 _SHM = "/dev/shm"  # noqa: S108
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_.-][A-Za-z0-9_.-]*)\)")
+# What only a cluster tells, and what stands for it here: this container is a pod and a node of its own.
+_STAND_INS = {
+    "status.podIP": "127.0.0.1", "status.podIPs": "127.0.0.1", "status.hostIP": "127.0.0.1",
+    "status.hostIPs": "127.0.0.1", "spec.nodeName": "localhost",
+}  # fmt: skip
 # Volumes that are a fresh folder here, which says nothing about their contents in a cluster.
 _CLAIMS = ("persistentVolumeClaim", "ephemeral")
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """ConfigMaps and Secrets of a file: their contents by name and key."""
-
-    maps: Mapping[str, Mapping[str, bytes]]
-    secrets: Mapping[str, Mapping[str, bytes]]
-
-
-class AllObjects:
-    """The ConfigMaps and Secrets of a file, of all namespaces."""
-
-    def __init__(self, documents: Sequence[Fields], findings: Findings) -> None:
-        self._found: list[tuple[str, str, str, dict[str, bytes]]] = []
-        for document in documents:
-            section = Section(document, "this object", findings)
-            kind = section.raw("kind")
-            metadata = section.section("metadata", "metadata")
-            if kind in ("ConfigMap", "Secret") and metadata is not None:
-                name = metadata.raw("name")
-                section.label = f"{kind} {quoted(name)}"
-                contents = dict(_contents(section, encoded=kind == "Secret"))
-                self._found.append((kind, metadata.raw("namespace"), name, contents))
-
-    def seen_from(self, namespace: str) -> Objects:
-        """Those of a namespace, and of objects without one, whose namespace is told elsewhere."""
-        found: dict[str, dict[str, dict[str, bytes]]] = {"ConfigMap": {}, "Secret": {}}
-        for exact in (False, True):
-            for kind, own, name, contents in self._found:
-                if (own == namespace) if exact else (not own or not namespace):
-                    found[kind][name] = contents
-        return Objects(found["ConfigMap"], found["Secret"])
-
-
-def _contents(section: Section, *, encoded: bool) -> Iterator[tuple[str, bytes]]:
-    for key, rule in (
-        ("data", _base64 if encoded else str.encode),
-        ("binaryData", _base64),
-        ("stringData", str.encode),
-    ):
-        block = section.section(key, f"{key} of {section.label}")
-        for name, node in block.fields.entries if block else ():
-            value = section.value(node, quoted(name.value), rule)
-            if value is not None:
-                yield name.value, value
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise GrammarError("it is not base64", "encode it, or use stringData") from error
 
 
 @dataclass(slots=True)
@@ -89,8 +40,9 @@ class Pod:
 
     Attributes:
         name: of the object that makes it.
-        place: what its fresh folders are named by.
+        place: what the folders that outlive it are named by: claims, folders of its node.
         namespace: that the object says it is in; empty where it says none.
+        own: what its own fresh folders are named by; empty = as the others.
         volumes: its volumes' sections by name; None = made from a claim template.
     """
 
@@ -100,6 +52,7 @@ class Pod:
     objects: Objects
     metadata: Section | None = None
     namespace: str = ""
+    own: str = ""
     volumes: dict[str, Section | None] = field(default_factory=dict)
 
     def add_volumes(self, section: Section, key: str = "volumes") -> None:
@@ -150,6 +103,7 @@ class ContainerReader:
         self._pod = pod
         self._reasons: list[str] = []
         self._shm: int | None = None
+        self._requests = self._limits = Resources()
 
     def refuse(self, section: Section, key: str | None, reason: str) -> None:
         """Note why the container cannot be run here, with its place."""
@@ -165,8 +119,8 @@ class ContainerReader:
             section.warn("lifecycle", f"lifecycle of {section.label} is not followed here: nothing is run beside it")
         if section.has("volumeDevices"):
             self.refuse(section, "volumeDevices", "it is given a disk of the cluster as a device")
+        self._requests, self._limits = self._resources()
         env = self._environment()
-        requests, limits = self._resources()
         volumes = tuple(self._volumes())
         entrypoint, command = self._words("command", env), self._words("args", env)
         image = section.read("image", grammar.reference) or ""
@@ -177,8 +131,8 @@ class ContainerReader:
             entrypoint=entrypoint,
             command=command,
             env=tuple(env.items()),
-            requests=requests,
-            limits=limits,
+            requests=self._requests,
+            limits=self._limits,
             workdir=section.read("workingDir", grammar.absolute) or "",
             user=user,
             volumes=volumes,
@@ -279,12 +233,27 @@ class ContainerReader:
                 contents = self._contents(reference, key, objects, reference.raw("key"))
                 value = contents.get(reference.raw("key"))
                 return _text(value) if value is not None else None
-        field_ref = source.section("fieldRef", "fieldRef")
-        value_or_none = self._field(field_ref.raw("fieldPath")) if field_ref else None
-        if value_or_none is None:
-            what = field_ref.raw("fieldPath") if field_ref else ", ".join(key.value for key, _ in source.fields.entries)
+        own = source.section("fieldRef", "fieldRef")
+        amount = source.section("resourceFieldRef", "resourceFieldRef")
+        path = own.raw("fieldPath") if own else amount.raw("resource") if amount else ""
+        found = self._field(path) if own else self._amount(amount) if amount else None
+        if found is None:
+            what = path or ", ".join(key.value for key, _ in source.fields.entries)
             self.refuse(source, None, f"{item.label} is what only a cluster knows ({what})")
-        return value_or_none
+        elif path in _STAND_INS:
+            source.warn(None, f"{item.label} is {found} here: {path} is what only a cluster knows")
+        return found
+
+    def _amount(self, asked: Section) -> str | None:
+        """One of the container's own amounts in units of a divisor, rounded up; None where it states none."""
+        kind, _, name = asked.raw("resource").partition(".")
+        stated = {"requests": self._requests, "limits": self._limits}.get(kind, Resources())
+        amount = {"cpu": stated.cpu_millicores, "memory": stated.memory_bytes}.get(name)
+        if amount is None or asked.raw("containerName") not in ("", self._section.raw("name")):
+            return None
+        parse = parse_kubernetes_cpu if name == "cpu" else parse_kubernetes_memory
+        divisor = asked.read("divisor", _quantity(parse)) or parse("1")
+        return str(-(-amount // divisor))
 
     def _contents(
         self, reference: Section, what: str, objects: Mapping[str, Mapping[str, bytes]], key: str = ""
@@ -295,7 +264,7 @@ class ContainerReader:
             return contents
         if reference.raw("optional") != "true":
             kind = "Secret" if what.startswith("secret") else "ConfigMap"
-            lacking = f"has no key {quoted(key)}" if contents is not None else "is not in the file"
+            lacking = f"has no key {quoted(key)}" if contents is not None else _NOT_HERE
             self.refuse(reference, None, f"{kind} {quoted(name)} {lacking}")
         return {}
 
@@ -306,6 +275,10 @@ class ContainerReader:
         metadata = self._pod.metadata
         if path == "metadata.namespace":
             return self._pod.namespace or "default"
+        if path == "spec.serviceAccountName":
+            return self._pod.spec.raw("serviceAccountName") or "default"
+        if path in _STAND_INS:
+            return _STAND_INS[path]
         match = re.fullmatch(r"metadata\.(labels|annotations)\['([^']+)'\]", path)
         block = metadata.section(match[1], match[1]) if match and metadata else None
         return block.raw(match[2]) if match and block else None
@@ -339,7 +312,7 @@ class ContainerReader:
         if source is None:
             return fresh
         if source.has("emptyDir") or not any(key.value != "name" for key, _ in source.fields.entries):
-            return self._empty(source, fresh)
+            return self._empty(source, self._own(fresh, name))
         for key, objects in (("configMap", self._pod.objects.maps), ("secret", self._pod.objects.secrets)):
             described = source.section(key, f"{key} of {source.label}")
             if described is not None:
@@ -350,9 +323,16 @@ class ContainerReader:
             claim = source.section(kind, kind)
             named = claim.raw("claimName") if claim else ""
             place = ".".join(filter(None, ("claim", self._pod.namespace, named)))
-            return replace(fresh, name=naming.safe(place)) if named else fresh
+            return replace(fresh, name=naming.safe(place)) if named else self._own(fresh, name)
+        described = source.section(kind, kind) if kind == "hostPath" else None
+        if described is not None and described.raw("type") == "DirectoryOrCreate":
+            source.warn(None, f"{source.label} is a fresh, empty folder here: it is made where it is not there")
+            return fresh
         self.refuse(source, None, f"{source.label} is a {kind}, which is not here")
         return None
+
+    def _own(self, fresh: Volume, name: str) -> Volume:
+        return replace(fresh, name=naming.safe(f"{self._pod.own}.{name}")) if self._pod.own else fresh
 
     def _empty(self, source: Section, fresh: Volume) -> Volume | None:
         empty = source.section("emptyDir", f"emptyDir of {source.label}") if source.has("emptyDir") else None
@@ -372,7 +352,7 @@ class ContainerReader:
         if contents is None:
             if described.raw("optional") != "true":
                 kind = "Secret" if key == "secret" else "ConfigMap"
-                self.refuse(described, None, f"{kind} {quoted(named)} is not in the file")
+                self.refuse(described, None, f"{kind} {quoted(named)} {_NOT_HERE}")
             return None
         files = tuple(self._files(described, contents))
         if fresh.part and fresh.part not in {file.name for file in files}:

@@ -16,13 +16,39 @@ _SPECIAL = re.compile(r"\\(.)|\$\{(\w+)\}|\$(\w+)")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
-class VariableError(Exception):
-    """A text cannot be filled in; says why, and what to do."""
+# What cannot be without a value: there an unset variable is a fault.
+_NEEDED = frozenset(("image", "volumes", "mem_limit", "mem_reservation", "cpus", "memory", "shm_size", "file"))
+_ENVIRONMENT = "environment"
 
-    def __init__(self, message: str, hint: str) -> None:
+
+class Variables(dict[str, str]):
+    """Variables of which those that are not set are empty, as in Docker Compose, and remembered.
+
+    Attributes:
+        unset: those that were empty for that.
+        missed: those that had to be set, and were reported.
+    """
+
+    def __init__(self, *given: Mapping[str, str]) -> None:
+        super().__init__()
+        for each in given:
+            self.update(each)
+        self.unset: dict[str, None] = {}
+        self.missed: set[str] = set()
+
+    def __missing__(self, name: str) -> str:
+        self.unset[name] = None
+        return ""
+
+
+class VariableError(Exception):
+    """A text cannot be filled in; says why, and what to do, and `name`s the variable that is not set."""
+
+    def __init__(self, message: str, hint: str, name: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.name = name
 
 
 def interpolated(text: str, variables: Mapping[str, str], depth: int = 0) -> str:
@@ -81,29 +107,48 @@ def _substituted(inner: str, variables: Mapping[str, str], depth: int) -> str:
 
 
 def _value(name: str, variables: Mapping[str, str]) -> str:
-    if name not in variables:
-        raise VariableError(f"variable {name} has no value", _how_to_set(name))
-    return variables[name]
+    try:
+        return variables[name]
+    except KeyError as error:
+        raise VariableError(f"variable {name} has no value", _how_to_set(name), name) from error
 
 
 def _how_to_set(name: str) -> str:
     return f"set it in the environment ({name}=... cpost ...) or in .env beside the file"
 
 
-def filled(node: Node, variables: Mapping[str, str], findings: Findings) -> Node:
-    """The tree with all its values filled in; keys stay. What cannot be filled is a fault, and broken."""
+def filled(node: Node, variables: Variables, findings: Findings, *, below: str = "") -> Node:
+    """The tree with all its values filled in; keys stay. What cannot be filled is a fault, and broken.
+
+    A variable that is not set is empty, and warned of where it is first met. Where a value is needed it is a fault.
+
+    Args:
+        below: the key above it that says more of what its texts are for.
+    """
     if isinstance(node, Items):
-        return Items(tuple(filled(each, variables, findings) for each in node.items), node.origin)
+        return Items(tuple(filled(each, variables, findings, below=below) for each in node.items), node.origin)
     if isinstance(node, Fields):
-        return Fields(tuple((key, filled(value, variables, findings)) for key, value in node.entries), node.origin)
+        entries = []
+        for key, value in node.entries:
+            is_declaration = key.value == "volumes" and isinstance(value, Fields)
+            telling = key.value in (*_NEEDED, _ENVIRONMENT) and not is_declaration
+            inner = key.value if telling else below
+            entries.append((key, filled(value, variables, findings, below=inner)))
+        return Fields(tuple(entries), node.origin)
     if "$" not in node.value:
         return node
+    before = len(variables.unset)
     try:
-        text = interpolated(node.value, variables)
+        text = interpolated(node.value, dict(variables) if below in _NEEDED else variables)
     except VariableError as error:
-        findings.error(node.origin, error.message, error.hint)
+        if error.name not in variables.missed:
+            findings.error(node.origin, error.message, error.hint)
+        variables.missed |= {error.name} - {""}
         return Text("", node.origin, broken=True)
-    return Text(text, node.origin, node.plain)
+    for name in list(variables.unset)[before:]:
+        findings.warn(node.origin, f"variable {name} is not set, and empty: {_how_to_set(name)}")
+    # A variable's value is empty rather than absent where it is empty.
+    return Text(text, node.origin, plain=node.plain and below != _ENVIRONMENT)
 
 
 def read_lines(text: str, known: Mapping[str, str]) -> dict[str, str]:

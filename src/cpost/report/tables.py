@@ -173,7 +173,7 @@ def plan_text(plan: Plan, images: Mapping[str, bool | None], against: Mapping[st
 
 def _image_text(image: str, images: Mapping[str, bool | None]) -> str:
     where = {True: "present", False: "to be pulled", None: "no engine to ask"}
-    return f"{image} ({where[images.get(image)]})"
+    return f"{image} ({where[images.get(image)]})" if image else "(none)"
 
 
 def _step_text(step: Step, images: Mapping[str, bool | None], against: Sequence[str], of: Format) -> str:
@@ -196,7 +196,7 @@ def _step_text(step: Step, images: Mapping[str, bool | None], against: Sequence[
         *(f"   copies out  {copy.path} -> {copy.folder}" for copy in step.copies),
     ]
     for server in step.servers:
-        lines += _server_text(server, images)
+        lines += _server_text(server, images, of)
     lines += [f"   cannot run  {reason}" for reason in against]
     return "\n".join(lines)
 
@@ -213,7 +213,7 @@ def _amounts_text(amounts: Resources, of: Format) -> str:
     return ", ".join(text for text in (cpu, memory, gpu) if text not in ("", _UNKNOWN)) or "none"
 
 
-def _server_text(server: Server, images: Mapping[str, bool | None]) -> list[str]:
+def _server_text(server: Server, images: Mapping[str, bool | None], of: Format) -> list[str]:
     step = server.step
     scope = ", one for all operators" if server.shared else ""
     return [
@@ -227,6 +227,9 @@ def _server_text(server: Server, images: Mapping[str, bool | None]) -> list[str]
             f"     mount     {m.source} -> {m.target} ({'read-only' if m.read_only else 'writable'})"
             for m in step.mounts
         ),
+        *(f"     variable  {name}={visible(value)}" for name, value in step.env),
+        *([f"     declared  {_amounts_text(step.declared, of)}"] if step.declared != Resources() else []),
+        *([f"     limits    {_amounts_text(step.limits, of)}"] if step.limits != Resources() else []),
         *(f"     tells     {each.name}=<its address>:{each.port}" for each in server.connections),
     ]
 
