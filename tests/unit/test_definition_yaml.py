@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from cpost.definition import load
+from cpost.definition.findings import Findings
+from cpost.definition.marks import source_of, value_of
+from cpost.definition.tree import Items, Text
+from cpost.definition.yaml_source import parse
 from cpost.errors import DefinitionError, ExitCode
 from cpost.model import Operator, Pipeline
 
@@ -150,7 +154,42 @@ def test_tabs_are_named(tmp_path: Path) -> None:
         "6:1", "a tab is used for indentation", "indent with spaces only",
     )  # fmt: skip
     assert fault(tmp_path, GOOD + "  \tcpu: 1\n")[1] == "a tab is used for indentation"
-    assert fault(tmp_path, GOOD + "description:\tx\n")[:2] == ("6:13", "a tab stands where YAML allows only spaces")
+    assert fault(tmp_path, GOOD + "x:\n-\ty\n")[:2] == ("7:2", "a tab stands where only spaces are taken")
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("a:\tb\t\nc: d", {"a": "b", "c": "d"}),
+        ("a:\tb\t# c\n", {"a": "b"}),
+        ("a\t: b \t c\n", {"a": "b \t c"}),
+        ("a: b\t\n  c\n", {"a": "b c"}),
+        ("a: 'b'\t\nc:\t[d,\n\te]\t\n", {"a": "b", "c": ["d", "e"]}),
+        ('{\n\t"a": [\n\t\t"b",\t"c"\n\t]\n}\n', {"a": ["b", "c"]}),
+        ("---\t\na: &b\tc\nd: *b\t\n", {"a": "c", "d": "c"}),
+    ],
+)
+def test_tabs_between_things_are_blanks(text, meaning):
+    (root,) = parse(text.encode(), "f", Findings())
+    assert plain(root) == meaning
+    (root,) = source_of(text.encode(), "f").documents
+    assert unmarked(value_of(root)) == meaning
+
+
+def plain(node):
+    if isinstance(node, Text):
+        return node.value
+    if isinstance(node, Items):
+        return [plain(item) for item in node.items]
+    return {key.value: plain(value) for key, value in node.entries}
+
+
+def unmarked(value):
+    if isinstance(value, tuple):
+        return value[0]
+    if isinstance(value, list):
+        return [unmarked(item) for item in value]
+    return {key: unmarked(each) for key, each in value.items()}
 
 
 @pytest.mark.parametrize(

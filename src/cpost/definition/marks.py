@@ -243,7 +243,7 @@ def parsed(source: Source) -> Source:
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is JSON: then any tab in it stands between its parts."""
+    """Whether a text is JSON."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -266,10 +266,7 @@ class _Composer:
 
     def documents(self) -> Iterator[Node]:
         """Each document's root."""
-        text = self.source.text
-        if "\t" in text and text.lstrip()[:1] in ("{", "[") and is_json(text):
-            text = text.replace("\t", " ")  # YAML allows no tab there; the places stay the same
-        self._pieces = pieces(text, self.source.file, _MAX_TOKENS)
+        self._pieces = pieces(self.source.text, self.source.file, _MAX_TOKENS)
         for piece in self._pieces:
             assert piece.kind == "document"
             self._anchors.clear()

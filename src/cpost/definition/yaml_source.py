@@ -169,7 +169,7 @@ def _syntax_failure(error: yaml.MarkedYAMLError, text: str, file: str) -> Defini
     if "\t" in line[: place.column] and not line[: place.column].strip():
         return _failure(place, "a tab is used for indentation", "indent with spaces only")
     if mark and text[mark.index : mark.index + 1] == "\t":
-        return _failure(place, "a tab stands where YAML allows only spaces", "use spaces")
+        return _failure(place, "a tab stands where only spaces are taken", "use spaces")
     context = f" ({visible(error.context)})" if error.context else ""
     began = _line_of(text, error.context_mark.index) if error.context_mark else ""
     return _failure(place, f"not valid YAML: {problem}{context}", _syntax_hint(f"{began}\n{line}", problem))
@@ -211,6 +211,30 @@ class _Tokens(Reader, Scanner, Parser):
             place = Origin(self._file, self.line + 1, self.column + 1)
             raise _failure(place, f"the file has more than {self._limit} parts, too many for a definition")
         super().fetch_more_tokens()
+
+    def scan_to_next_token(self) -> None:
+        """Go past tabs, too, where they stand between things: in brackets, and behind what begins a line.
+
+        The library knows blanks alone; libyaml, by which the tools read that these files are for, goes past both.
+        """
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            self.forward()
+            super().scan_to_next_token()
+
+    def scan_plain_spaces(self, indent: int, start_mark: yaml.Mark) -> list[str] | None:
+        """Take tabs within a text and behind it for what they are, blanks; not those that begin its next line."""
+        found: list[str] | None = super().scan_plain_spaces(indent, start_mark)
+        if self.peek() != "\t" or self.allow_simple_key:
+            return found
+        length = 1
+        while self.peek(length) in (" ", "\t"):
+            length += 1
+        blanks: str = self.prefix(length)
+        self.forward(length)
+        if _BREAK.match(self.peek()):
+            return super().scan_plain_spaces(indent, start_mark)
+        return [*(found or ()), blanks]
 
     def take(self) -> yaml.Event:
         """Return the next event."""
