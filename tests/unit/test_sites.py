@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cpost.definition.marks import source_of
-from cpost.definition.sites import declared, find_sites
+from cpost.definition.effective import amounts
+from cpost.definition.marks import read_source, source_of
+from cpost.definition.sites import find_sites
 from cpost.errors import DefinitionError
 from cpost.model import ALL_GPUS, Resources
 
@@ -16,10 +17,8 @@ def _sites(text: str):
     return {site.name: site for site in find_sites(source_of(text.encode(), "f"))}
 
 
-def _declared(tmp_path, text: str):
-    path = tmp_path / "f.yaml"
-    path.write_text(text)
-    return {name: (requests, limits) for name, (requests, limits, _) in declared(path).items()}
+def _declared(text: str):
+    return {name: amounts(site) for name, site in _sites(text).items()}
 
 
 def _pod(path: str, name: str, containers: str) -> str:
@@ -114,30 +113,33 @@ def test_templates_of_argo(kind, lead):
 def test_a_pod_spec_patch_blocks():
     text = ARGO.format(kind="Workflow", lead="\n    podSpecPatch: 'x'")
     assert all("podSpecPatch" in site.blocked for site in find_sites(source_of(text.encode(), "f")))
+    defaults = ARGO.replace("templateDefaults: {{", "templateDefaults: {{podSpecPatch: 'x', ")
+    assert all("podSpecPatch" in site.blocked for site in _sites(defaults.format(kind="Workflow", lead="")).values())
 
 
-def test_declared_in_kubernetes(tmp_path):
+def test_declared_in_kubernetes():
     text = _pod(
         "spec=Pod",
         "p",
         "{containers: [{name: a, resources: {limits: {memory: 1Gi, nvidia.com/gpu: 2}, requests: {cpu: 250m}}}, "
         "{name: b, resources: {requests: {cpu: '{{x}}', memory: wrong}}}]}",
     )
-    found = _declared(tmp_path, text)
+    found = _declared(text)
     assert found["a"] == (Resources(250, GI, 2), Resources(None, GI, 2))
     assert found["b"] == (Resources(), Resources())
 
 
-def test_declared_in_argo_falls_back_to_the_defaults(tmp_path):
-    found = _declared(tmp_path, ARGO.format(kind="Workflow", lead=""))
+def test_declared_in_argo_falls_back_to_the_defaults():
+    found = _declared(ARGO.format(kind="Workflow", lead=""))
     assert found["workflow.hello.work"][1] == Resources(None, GI)
     assert found["script"][1] == Resources()
 
 
-def test_declared_in_compose(tmp_path):
+def test_declared_in_compose():
     text = """
+x-two: &two {count: 2, capabilities: [gpu]}
 x-base: &base
-  deploy: {resources: {limits: {cpus: "0.5", memory: 1g}, reservations: {memory: 512m, devices: [{count: 2}]}}}
+  deploy: {resources: {limits: {cpus: "0.5", memory: 1g}, reservations: {memory: 512m, devices: [*two]}}}
 services:
   a: {<<: *base, image: x}
   b: {image: x, mem_limit: 1g, mem_reservation: 512m, cpus: 0}
@@ -147,7 +149,7 @@ services:
   f: {extends: {service: a, file: other.yml}}
   g: {extends: nobody}
 """
-    found = _declared(tmp_path, text)
+    found = _declared(text)
     assert found["a"] == (Resources(None, GI // 2, 2), Resources(500, GI, 2))
     assert found["b"] == (Resources(None, GI // 2), Resources(None, GI))
     assert found["c"] == found["b"]
@@ -157,7 +159,21 @@ services:
     assert "another file" in _sites(text)["g"].blocked
 
 
-def test_declared_in_clara(tmp_path):
+def test_gpus_of_all_devices_of_a_service_count_and_only_these():
+    devices = "[{count: 1, capabilities: [gpu]}, {device_ids: ['3'], capabilities: [nvidia]}, {capabilities: [tpu]}]"
+    text = f"services: {{a: {{image: x, deploy: {{resources: {{reservations: {{devices: {devices}}}}}}}}}}}"
+    assert _declared(text)["a"][0].gpu_count == 2
+    assert _declared(text.replace("tpu", "gpu"))["a"][0].gpu_count == ALL_GPUS
+
+
+@pytest.mark.parametrize("pooled", ["{limits: {memory: 1Gi}}", "{requests: {cpu: 1}}"])
+def test_what_a_pod_states_for_all_its_containers_blocks(pooled):
+    text = _pod("spec=Pod", "p", "{resources: POOLED, containers: [{name: a}]}")
+    assert "all its containers" in _sites(text.replace("POOLED", pooled))["a"].blocked
+    assert _sites(text.replace("POOLED", "{}"))["a"].blocked == ""
+
+
+def test_declared_in_clara():
     text = """
 api-version: 0.4.0
 operators:
@@ -167,7 +183,7 @@ operators:
   - {name: trtis, requests: {memory: 1024}}
 - {name: b, import: {path: b.yaml}}
 """
-    found = _declared(tmp_path, text)
+    found = _declared(text)
     assert found["a"] == (Resources(2000, 512 * 10**6, 1), Resources())
     assert found["a__trtis"] == (Resources(None, 1024 * 10**6), Resources())
     assert "imported from b.yaml" in _sites(text)["b"].blocked
@@ -207,8 +223,8 @@ def test_what_cannot_be_read(data, message):
 def test_what_is_no_file(tmp_path):
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(DefinitionError):
-            declared(path)
+            read_source(path)
     big = tmp_path / "big"
     big.write_bytes(b"#" * (1024 * 1024 + 1))
     with pytest.raises(DefinitionError, match="too large"):
-        declared(big)
+        read_source(big)
