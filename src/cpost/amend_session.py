@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from cpost import store
 from cpost.definition import marks
 from cpost.definition.writeback import Advised, write_back
 from cpost.errors import StoreError, UsageError
-from cpost.model import PIPELINE, Amendment, Fate, Run, ServerKind, ServerRecord
+from cpost.model import PIPELINE, Amendment, Fate, Run, ServerKind, ServerRecord, Verdict
 
+_KEPT_ATTRIBUTES = ("user.", "system.posix_acl_")
 _WRITE_HINT = "write the result to another file with --output"
 
 
@@ -57,12 +58,18 @@ def propose(run: Path, file: Path) -> Proposal:
     """
     record = store.load_run(run)
     source = marks.read_source(file)
-    written = write_back(source, list(_advised(record)))
+    advised = list(_advised(record))
+    written = write_back(source, advised)
     homeless = _without_place(record)
-    warnings = (
-        () if record.complete else ("the run did not come to its end: operators that it did not run are missing",)
-    )
-    return Proposal(file, source, written.text, (*written.amendments, *homeless), warnings)
+    return Proposal(file, source, written.text, (*written.amendments, *homeless), tuple(_warnings(record, advised)))
+
+
+def _warnings(run: Run, advised: Iterable[Advised]) -> Iterator[str]:
+    if not run.complete:
+        yield "the run did not come to its end: operators that it did not run are missing"
+    for each in advised:
+        if each.recommendation.verified is Verdict.SLOW:
+            yield f"{each.names[0]} was slower under what is recommended when it was tried"
 
 
 def _advised(run: Run) -> Iterator[Advised]:
@@ -94,7 +101,7 @@ def write_in_place(proposal: Proposal) -> None:
     """Put the new text in the place of the old one, whole or not at all; a symbolic link stays and its target changes.
 
     Raises:
-        StoreError: the file was changed meanwhile, or cannot be written with its owner and permissions kept.
+        StoreError: the file was changed meanwhile, or cannot be written with its owner, permissions and attributes.
         UsageError: it has several hard links, which a replaced file would part.
     """
     if not proposal.changed:
@@ -110,6 +117,7 @@ def write_in_place(proposal: Proposal) -> None:
                 file.write(proposal.source.bytes_of(proposal.text))
                 file.flush()
                 _keep_owner(file.fileno(), seen)
+                _keep_attributes(file.fileno(), path)
                 os.fsync(file.fileno())
             _require_unchanged(path, proposal.source)
             Path(name).replace(path)
@@ -130,21 +138,31 @@ def _keep_owner(descriptor: int, seen: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(seen.st_mode))
 
 
+def _keep_attributes(descriptor: int, path: Path) -> None:
+    """Extended attributes, access control lists among them; what a security module attaches is its own to decide."""
+    if not hasattr(os, "listxattr"):
+        return
+    for name in os.listxattr(path):
+        if name.startswith(_KEPT_ATTRIBUTES):
+            os.setxattr(descriptor, name, os.getxattr(path, name))
+
+
 def write_copy(proposal: Proposal, output: Path) -> None:
-    """Write the new text to a new file, also where nothing was to be changed.
+    """Write the new text to a new file, also where nothing was to be changed, with the permissions of the old one.
 
     Raises:
         UsageError: there is something of that name already.
         StoreError: it cannot be written.
     """
     with _writing(output):
+        mode = stat.S_IMODE(proposal.path.stat().st_mode) & 0o777
         try:
-            file = output.open("xb")
+            descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         except FileExistsError as error:
             hint = "name another file; --in_place changes the one that was read"
             raise UsageError(f"{output} is there already, and is not overwritten", hint) from error
         try:
-            with file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(proposal.source.bytes_of(proposal.text))
         except OSError:
             output.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ Only click and light modules are imported at the top, so that `cpost --help` ans
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -333,6 +334,7 @@ cli.add_command(compare)
 
 def main() -> NoReturn:
     """The entry point; what a user or a host can cause ends in two lines on stderr, never in a traceback."""
+    _show_every_character()
     try:
         # Without its standalone mode click returns the code that a verb left with, None where it left with none.
         sys.exit(cli.main(prog_name="cpost", standalone_mode=False) or ExitCode.OK)
@@ -348,6 +350,12 @@ def main() -> NoReturn:
     except CpostError as error:
         _show(error)
         sys.exit(error.exit_code)
+
+
+def _show_every_character() -> None:
+    """What a terminal has no character for is shown as an escape, as stderr has it from the start."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _show(error: CpostError) -> None:

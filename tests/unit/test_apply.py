@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from cpost import amend_session
 from cpost.cli import main
 from cpost.console import Console
 from cpost.errors import StoreError, UsageError
-from cpost.model import Run, ServerKind, ServerRecord
+from cpost.model import Run, ServerKind, ServerRecord, Verdict
 from cpost.report.difference import unified
 from cpost.store import json_text
 
@@ -92,6 +94,18 @@ def test_in_place(place, apply):
     assert place.file.stat().st_ino == found.st_ino
 
 
+def test_in_place_keeps_access_control_lists(place, apply):
+    # As the kernel has them: version 2; entries of kind, permissions and id, here one for user 1234.
+    entries = [(1, 6, -1), (2, 4, 1234), (4, 4, -1), (0x10, 4, -1), (0x20, 0, -1)]
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(place.file, "system.posix_acl_access", listed)
+    mode = place.file.stat().st_mode
+    assert apply(place.folder, place.file, "--in_place")[0] == 0
+    assert os.getxattr(place.file, "system.posix_acl_access") == listed
+    assert place.file.stat().st_mode == mode
+    assert place.file.read_text() == AFTER
+
+
 def test_in_place_through_a_symbolic_link(place, apply, tmp_path):
     link = tmp_path / "link.yaml"
     link.symlink_to(place.file.name)
@@ -105,6 +119,9 @@ def test_in_place_through_a_symbolic_link(place, apply, tmp_path):
 def test_output_is_a_new_file(place, apply, tmp_path):
     code, out, _ = apply(place.folder / "run.json", place.file, "--output", tmp_path / "new.yaml")
     assert (code, out, (tmp_path / "new.yaml").read_text(), place.file.read_text()) == (0, "", AFTER, COMPOSE)
+    place.file.chmod(0o600)
+    apply(place.folder, place.file, "--output", tmp_path / "secret.yaml")
+    assert stat.S_IMODE((tmp_path / "secret.yaml").stat().st_mode) == 0o600
     code, _, err = apply(place.folder, place.file, "--output", place.file)
     assert code == 2
     assert "is there already" in err
@@ -127,6 +144,19 @@ def test_what_is_left_makes_the_exit_code_one(place, apply):
 def test_a_refusal_alone_is_no_failure(place, apply):
     place.ran(run(record("a", recommendation=REFUSED), complete=True))
     assert apply(place.folder, place.file)[:2] == (0, "")
+
+
+def test_what_was_tried_and_did_not_hold(place, apply):
+    place.file.write_text(COMPOSE + "  b:\n    mem_limit: 245M\n    mem_reservation: 245M\n    cpus: 1\n")
+    broken, slow = (replace(advice(), verified=verdict) for verdict in (Verdict.BROKEN, Verdict.SLOW))
+    place.ran(run(record("a", recommendation=broken), record("b", recommendation=slow), complete=True))
+    code, out, err = apply(place.folder, place.file)
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "cpost: warning: b was slower under what is recommended when it was tried",
+        "a: left: what is recommended did not hold when it was tried",
+        "b: unchanged",
+    ]
 
 
 def test_servers(place, apply):
@@ -188,6 +218,13 @@ def test_nothing_is_left_of_a_write_that_fails(place, monkeypatch):
         amend_session.write_in_place(amend_session.propose(place.folder, place.file))
     assert sorted(each.name for each in place.file.parent.iterdir()) == ["compose.yaml", "metrics"]
     assert place.file.read_text() == COMPOSE
+
+
+def test_a_terminal_without_the_characters_of_the_file(place):
+    place.file.write_text(COMPOSE.replace("# one", "# é"))
+    command = [sys.executable, "-m", "cpost", "apply", place.folder, place.file]
+    done = subprocess.run(command, capture_output=True, check=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert b"     image: x  # \\xe9\n" in done.stdout
 
 
 def test_the_diff_knows_missing_line_breaks():

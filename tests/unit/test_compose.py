@@ -59,6 +59,22 @@ def test_everything_of_a_service_is_read(tmp_path: Path) -> None:
     assert (job.long_running, job.unsupported, pipeline.warnings) == (False, (), ())
 
 
+@pytest.mark.parametrize(
+    ("devices", "count"),
+    [
+        (
+            "{capabilities: [gpu], count: 1}, {capabilities: [gpu], device_ids: ['3']}, {capabilities: [tpu]}",
+            2,
+        ),
+        ("{capabilities: [gpu]}, {capabilities: [gpu], count: 1}", ALL_GPUS),
+        ("{capabilities: [tpu], count: 4}", None),
+    ],
+)
+def test_gpus_of_all_devices_count(tmp_path: Path, devices: str, count: int | None) -> None:
+    body = f"deploy: {{resources: {{reservations: {{devices: [{devices}]}}}}}}"
+    assert read(tmp_path, one(tmp_path, body)).operators[0].requests.gpu_count == count
+
+
 def test_the_digest_tells_of_all_that_was_read(tmp_path: Path) -> None:
     first = read(tmp_path, one(tmp_path, "command: x")).digest
     (tmp_path / ".env").write_text("A=1\n")

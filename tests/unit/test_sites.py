@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cpost.definition.effective import amounts
 from cpost.definition.marks import read_source, source_of
-from cpost.definition.sites import amounts, find_sites
+from cpost.definition.sites import find_sites
 from cpost.errors import DefinitionError
 from cpost.model import ALL_GPUS, Resources
 
@@ -17,7 +18,7 @@ def _sites(text: str):
 
 
 def _declared(text: str):
-    return {site.name: amounts(site) for site in find_sites(source_of(text.encode(), "f"))}
+    return {name: amounts(site) for name, site in _sites(text).items()}
 
 
 def _pod(path: str, name: str, containers: str) -> str:
@@ -112,6 +113,8 @@ def test_templates_of_argo(kind, lead):
 def test_a_pod_spec_patch_blocks():
     text = ARGO.format(kind="Workflow", lead="\n    podSpecPatch: 'x'")
     assert all("podSpecPatch" in site.blocked for site in find_sites(source_of(text.encode(), "f")))
+    defaults = ARGO.replace("templateDefaults: {{", "templateDefaults: {{podSpecPatch: 'x', ")
+    assert all("podSpecPatch" in site.blocked for site in _sites(defaults.format(kind="Workflow", lead="")).values())
 
 
 def test_declared_in_kubernetes():
@@ -134,8 +137,9 @@ def test_declared_in_argo_falls_back_to_the_defaults():
 
 def test_declared_in_compose():
     text = """
+x-two: &two {count: 2, capabilities: [gpu]}
 x-base: &base
-  deploy: {resources: {limits: {cpus: "0.5", memory: 1g}, reservations: {memory: 512m, devices: [{count: 2}]}}}
+  deploy: {resources: {limits: {cpus: "0.5", memory: 1g}, reservations: {memory: 512m, devices: [*two]}}}
 services:
   a: {<<: *base, image: x}
   b: {image: x, mem_limit: 1g, mem_reservation: 512m, cpus: 0}
@@ -153,6 +157,20 @@ services:
     assert found["e"] == (Resources(), Resources())
     assert "another file" in _sites(text)["f"].blocked
     assert "another file" in _sites(text)["g"].blocked
+
+
+def test_gpus_of_all_devices_of_a_service_count_and_only_these():
+    devices = "[{count: 1, capabilities: [gpu]}, {device_ids: ['3'], capabilities: [nvidia]}, {capabilities: [tpu]}]"
+    text = f"services: {{a: {{image: x, deploy: {{resources: {{reservations: {{devices: {devices}}}}}}}}}}}"
+    assert _declared(text)["a"][0].gpu_count == 2
+    assert _declared(text.replace("tpu", "gpu"))["a"][0].gpu_count == ALL_GPUS
+
+
+@pytest.mark.parametrize("pooled", ["{limits: {memory: 1Gi}}", "{requests: {cpu: 1}}"])
+def test_what_a_pod_states_for_all_its_containers_blocks(pooled):
+    text = _pod("spec=Pod", "p", "{resources: POOLED, containers: [{name: a}]}")
+    assert "all its containers" in _sites(text.replace("POOLED", pooled))["a"].blocked
+    assert _sites(text.replace("POOLED", "{}"))["a"].blocked == ""
 
 
 def test_declared_in_clara():

@@ -6,10 +6,11 @@ import textwrap
 
 import pytest
 
-from cpost.definition.marks import source_of
+from cpost.definition import writeback
+from cpost.definition.marks import is_json, parsed, source_of
 from cpost.definition.sites import find_sites
 from cpost.definition.writeback import Advised, write_back
-from cpost.model import Advice, Change, Fate, Recommendation, Resources
+from cpost.model import Advice, Change, Fate, Recommendation, Resources, Verdict
 
 MB, GB = 10**6, 10**9
 TWO_CORES_1GB = Resources(2000, GB)
@@ -181,10 +182,17 @@ def test_without_a_limit_in_the_policy_none_is_added_or_exceeded():
     assert "requests: {cpu: 500m, memory: 960Mi}" in written(text, P95).text
 
 
-@pytest.mark.parametrize("today", ["requests: {cpu: 500m}, limits: {cpu: 0.5}", "limits: {cpu: 4}"])
-def test_a_request_that_equals_its_limit_goes_on_doing_so(today):
+@pytest.mark.parametrize("today", ["requests: {cpu: 500m}, limits: {cpu: 0.5}", "limits: {cpu: 1}"])
+def test_a_limit_that_the_request_equals_grows_with_it(today):
     text = written(POD + f"    resources: {{{today}}}\n", P95).text
     assert "limits: {cpu: 2, memory: 960Mi}" in text
+    assert "requests: {cpu: 2, memory: 960Mi}" in text
+
+
+@pytest.mark.parametrize("today", ["limits: {cpu: 8}", "requests: {cpu: 8}, limits: {cpu: 8}"])
+def test_a_limit_that_the_policy_does_not_set_is_never_lowered(today):
+    text = written(POD + f"    resources: {{{today}}}\n", P95).text
+    assert "limits: {cpu: 8, memory: 960Mi}" in text
     assert "requests: {cpu: 2, memory: 960Mi}" in text
 
 
@@ -289,7 +297,6 @@ def test_compose_short_form_stays_short():
         advice(Resources(None, GB)),
         "b",
     )
-    assert "no key for a CPU reservation" in left("services: {a: {mem_limit: 512m}}", P95)
 
 
 def test_compose_both_forms_are_kept_equal():
@@ -323,6 +330,166 @@ def test_compose_shared_memory_is_only_raised(today, size, after):
     recommendation = advice(Resources(), Resources(), dev_shm_bytes=size * 2**20)
     becomes(f"services: {{a: {{image: x{today}}}}}", f"services: {{a: {{image: x{after}}}}}", recommendation)
     assert "variable" in left("services: {a: {shm_size: '${SHM}'}}", recommendation)
+
+
+def amended(text: str, recommendation: Recommendation | None = None) -> list[tuple[Fate, str]]:
+    return [(each.fate, each.reason) for each in written(text, recommendation).amendments]
+
+
+def test_the_short_form_has_no_place_for_a_cpu_reservation():
+    text = "services: {a: {image: x, mem_limit: 512m}}"
+    assert written(text, P95).text == "services: {a: {image: x, mem_limit: 954M, mem_reservation: 954M}}"
+    (_, (fate, reason)) = amended(text, P95)
+    assert fate is Fate.NO_PLACE
+    assert "there is no key for it beside mem_limit" in reason
+    with_block = "services: {a: {mem_limit: 1g, deploy: {resources: {reservations: {memory: 1g}}}}}"
+    assert amended(with_block, P95) == [(Fate.CHANGED, "")]
+
+
+@pytest.mark.parametrize(
+    ("today", "after"),
+    [
+        # Beside a block of limits a short key would have to say the same, also where the block says nothing of it.
+        (
+            "mem_limit: 1g, deploy: {resources: {reservations: {devices: []}}}",
+            "mem_limit: 954M, deploy: {resources: {reservations: {devices: [], cpus: '2.00', memory: 954M}}}, "
+            "cpus: '2.00'",
+        ),
+        (
+            "mem_limit: 1g, deploy: {resources: {limits: {pids: 9}}}",
+            "mem_limit: 954M, deploy: {resources: {limits: {pids: 9, cpus: '2.00', memory: 954M}, "
+            "reservations: {cpus: '2.00', memory: 954M}}}",
+        ),
+        ("pids_limit: 9", "pids_limit: 9, cpus: '2.00', mem_reservation: 954M, mem_limit: 954M"),
+        (
+            "mem_reservation: 1g, deploy: {resources: {limits: {pids: 9}}}",
+            "mem_reservation: 954M, deploy: {resources: {limits: {pids: 9, cpus: '2.00', memory: 954M}}}",
+        ),
+    ],
+)
+def test_compose_has_each_amount_in_the_form_that_is_there(today, after):
+    becomes(f"services: {{a: {{{today}}}}}", f"services: {{a: {{{after}}}}}".replace("'", '"'))
+
+
+@pytest.mark.parametrize(
+    ("base", "own", "after"),
+    [
+        (
+            "mem_limit: 100m",
+            "deploy: {resources: {reservations: {cpus: '0.1'}}}",
+            "deploy: {resources: {reservations: {cpus: '0.1', memory: 954M}}}, mem_limit: 954M",
+        ),
+        (
+            "deploy: {resources: {limits: {memory: 100m}}}",
+            "mem_reservation: 50m",
+            "mem_reservation: 954M, deploy: {resources: {limits: {memory: 954M}}}",
+        ),
+        (
+            "mem_limit: 1g, deploy: {resources: {limits: {memory: 1g}}}",
+            "image: x",
+            "image: x, deploy: {resources: {reservations: {memory: 954M}, limits: {memory: 954M}}}, mem_limit: 954M",
+        ),
+    ],
+)
+def test_compose_forms_that_are_taken_over_count(base, own, after):
+    text = "services: {{base: {{{}}}, a: {{extends: base, {}}}}}"
+    becomes(text.format(base, own), text.format(base, after), advice(Resources(None, GB)), "a")
+
+
+@pytest.mark.parametrize(
+    ("today", "after"),
+    [
+        ("mem_limit: 100m, memswap_limit: 200m", "mem_limit: 954M, memswap_limit: 1054M, mem_reservation: 954M"),
+        ("mem_limit: 4g, memswap_limit: 4g", "mem_limit: 954M, memswap_limit: 954M, mem_reservation: 954M"),
+        ("mem_limit: 4g, memswap_limit: -1", "mem_limit: 954M, memswap_limit: -1, mem_reservation: 954M"),
+        ("memswap_limit: 100m, mem_limit: 0", "memswap_limit: 954M, mem_limit: 954M, mem_reservation: 954M"),
+        (
+            "memswap_limit: 2g, deploy: {resources: {limits: {memory: 1g}}}",
+            "memswap_limit: 1978M, deploy: {resources: {limits: {memory: 954M}, reservations: {memory: 954M}}}",
+        ),
+    ],
+)
+def test_compose_services_may_swap_as_much_as_before(today, after):
+    becomes(f"services: {{a: {{{today}}}}}", f"services: {{a: {{{after}}}}}", advice(Resources(None, GB)))
+
+
+def test_compose_swap_that_is_taken_over_or_a_variable():
+    memory = advice(Resources(None, GB))
+    text = "services: {{b: {{mem_limit: 4g, memswap_limit: 4g}}, a: {{extends: b{}}}}}"
+    added = ", mem_reservation: 954M, mem_limit: 954M, memswap_limit: 954M"
+    becomes(text.format(""), text.format(added), memory, "a")
+    variable = "services: {a: {mem_limit: 4g, memswap_limit: '${SWAP}'}}"
+    assert "memswap_limit is a variable" in left(variable, memory)
+    assert written(variable, memory).text == variable
+
+
+def test_compose_cpu_quota_is_a_limit():
+    text = "services: {a: {cpu_quota: 50000, deploy: {resources: {limits: {memory: 1g}}}}}"
+    assert "above the limit of 0.50" in left(text, P95)
+    assert left(text) == "cpu: beside cpu_quota and cpu_period the engine takes no other limit: use cpus"
+    assert 'cpus: "2.00"' in written(text.replace("50000", "100000, cpu_period: 50000"), P95).text
+    assert 'cpus: "2.00"' in written(text.replace("50000", "-1")).text
+
+
+SHM = advice(Resources(), Resources(), dev_shm_bytes=99 * 2**20)
+
+
+def test_shared_memory_has_no_place_elsewhere():
+    reason = "/dev/shm should have 112Mi: mount an emptyDir of medium Memory there"
+    assert amended(POD, SHM) == [(Fate.NO_PLACE, reason)]
+    assert amended(POD + "    volumeMounts: [{name: v, mountPath: /dev/shm}]\n", SHM) == [(Fate.UNCHANGED, "")]
+    assert amended("operators: [{name: a}]", SHM) == [(Fate.NO_PLACE, "/dev/shm should have 112Mi")]
+    assert amended(POD, advice(Resources(), Resources(), dev_shm_bytes=2**20)) == [(Fate.UNCHANGED, "")]
+
+
+def test_compose_shared_memory_that_is_taken_over_is_not_lowered():
+    text = "services: {b: {shm_size: 1g}, a: {extends: b}}"
+    assert written(text, SHM, "a").text == text
+
+
+def test_who_extends_a_service_keeps_what_applies_to_it():
+    memory = advice(Resources(None, GB))
+    text = "services: {{c: {{extends: base{}}}, base: {{mem_limit: 4g}}, d: {{image: x}}}}"
+    done = written(text.format(""), memory, "base", "d")
+    assert [(each.name, each.fate) for each in done.amendments] == [("base", Fate.LEFT), ("d", Fate.CHANGED)]
+    assert done.amendments[0].reason == "it is extended by c, and what applies there would change too"
+    assert "base: {mem_limit: 4g}" in done.text
+    # Who has its own amounts, or gets them in the same go, is in nobody's way.
+    for names, own in (("base", ", mem_limit: 1g, mem_reservation: 1g"), ("base c", ""), ("c base", "")):
+        done = written(text.format(own), memory, *names.split())
+        assert {each.fate for each in done.amendments} == {Fate.CHANGED}
+    # Also where something else keeps all of them from being tried together.
+    more = text.format("").replace("image: x}", "extends: e}, e: {mem_limit: 1g}")
+    done = written(more, memory, "e", "c", "base")
+    assert [(each.name, each.fate) for each in done.amendments] == [
+        ("e", Fate.LEFT), ("c", Fate.CHANGED), ("base", Fate.CHANGED),
+    ]  # fmt: skip
+
+
+def test_who_extends_a_service_does_not_get_a_second_form():
+    text = "services: {a: {image: x}, b: {extends: a, mem_limit: 1g}}"
+    done = written(text, advice(Resources(None, GB)))
+    assert done.text == "services: {a: {image: x}, b: {extends: a, mem_limit: 954M, mem_reservation: 954M}}"
+    assert [each.fate for each in done.amendments] == [Fate.LEFT, Fate.CHANGED]
+
+
+def test_a_service_that_is_extended_over_two_steps():
+    text = "services: {a: {mem_limit: 1g}, b: {extends: a}, c: {extends: b}}"
+    done = written(text, advice(Resources(None, GB)), "a", "b")
+    assert [(each.name, each.fate) for each in done.amendments] == [("a", Fate.LEFT), ("b", Fate.LEFT)]
+    more = text.replace("c: {extends: b", "c: {extends: b, mem_limit: 2g, mem_reservation: 2g")
+    assert {each.fate for each in written(more, advice(Resources(None, GB)), "a", "b").amendments} == {Fate.CHANGED}
+
+
+def test_one_that_cannot_be_changed_does_not_make_many_tries(monkeypatch):
+    tries = []
+    monkeypatch.setattr(writeback, "parsed", lambda source: tries.append(1) or parsed(source))
+    many = "".join(f"  s{i}: {{mem_limit: 1g}}\n" for i in range(64))
+    text = f"services:\n{many}  c: {{extends: base}}\n  base: {{mem_limit: 1g}}\n"
+    done = written(text, advice(Resources(None, GB)), *(f"s{i}" for i in range(64)), "base")
+    assert [each.name for each in done.amendments if each.fate is Fate.LEFT] == ["base"]
+    assert done.text.count("mem_limit: 954M") == 64
+    assert len(tries) < 20
 
 
 # ---------------------------------------------------------------- aliases and merge keys
@@ -524,6 +691,102 @@ def test_json_stays_json():
 
 
 @pytest.mark.parametrize(
+    ("amounts", "after"),
+    [
+        ('{"cpu": 2, "memory": 1073741824}', '{"cpu": 1, "memory": "960Mi"}'),
+        ('{"cpu": "2", "memory": "1Gi"}', '{"cpu": "1", "memory": "960Mi"}'),
+        ('{"cpu":0.5,"memory":1}', '{"cpu":1,"memory":"960Mi"}'),
+    ],
+)
+def test_a_number_in_json_becomes_a_text_where_it_must(amounts, after):
+    text = '{"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a", "resources": {"requests": %s}}]}}'
+    done = written(text % amounts, advice(Resources(1000, GB), Resources())).text
+    assert done == text % after
+    assert is_json(done)
+
+
+def test_compose_numbers_in_json():
+    memory = advice(Resources(1500, GB), Resources(1500, GB))
+    becomes('{"services": {"a": {"mem_limit": 100, "cpus": 1}}}',
+            '{"services": {"a": {"mem_limit": "954M", "cpus": 1.50, "mem_reservation": "954M"}}}', memory)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("memory: !!int 1073741824", ""),
+        ("memory: !!int '1073741824'", ""),
+        ("memory: !!float 1e9", ""),
+        ("cpu: !!int 1", "cpu: !!int 2"),
+        ("cpu: !!float 0.5", "cpu: !!float 2"),
+        ("memory: !!str 1Gi", "memory: !!str 960Mi"),
+        ("memory: !override 1Gi", "memory: !override 960Mi"),
+    ],
+)
+def test_a_tag_has_to_fit_what_is_written(old, new):
+    text = POD + f"    resources: {{requests: {{{old}}}}}\n"
+    request = Resources(2000, None) if "cpu" in old else Resources(None, GB)
+    done = written(text, advice(request, Resources()))
+    assert done.text == (text.replace(old, new) if new else text)
+    if not new:
+        assert "its tag !!" in done.amendments[0].reason
+
+
+def test_a_number_of_cores_that_is_none_by_its_tag():
+    text = POD + "    resources: {requests: {cpu: !!int 1}}\n"
+    assert left(text, advice(Resources(1500), Resources())) == "its tag !!int does not allow 1500m: remove the tag"
+
+
+def test_a_comment_in_empty_braces_is_not_lost():
+    for text in (POD + "    resources: {\n      # nothing\n    }\n", "services: {a: {\n # nothing\n }}"):
+        assert left(text) == "a comment stands in its empty braces: move it out of them"
+        assert written(text).text == text
+
+
+def test_a_key_in_braces_without_a_colon_is_left():
+    block = "services: {a: {image: x, deploy: {resources: {limits: {memory}}}}}"
+    for text in ("services: {a: {image: x, deploy, command: x}}", block):
+        assert "is written without a colon" in left(text, advice(Resources(None, GB)))
+        assert written(text).text == text
+
+
+def test_compact_braces_of_yaml():
+    pod = 'apiVersion: v1\nkind: Pod\nspec: {"containers":[{"name":a, "resources":{"requests":{"cpu":1}}}]}\n'
+    done = written(pod)
+    assert '{"requests":{"cpu":2,memory: 960Mi},limits: {cpu: 2, memory: 960Mi}}' in done.text
+
+
+def test_the_indentation_of_the_neighbours_is_used():
+    pod(
+        """\
+        securityContext:
+          runAsUser: 1
+        resources:
+            limits:
+                memory: 1Gi
+        """,
+        """\
+        securityContext:
+          runAsUser: 1
+        resources:
+            limits:
+                memory: 960Mi
+            requests:
+                memory: 960Mi
+        """,
+        advice(Resources(None, GB)),
+    )
+
+
+def test_tabs_between_things():
+    becomes(
+        "services:\t\n  a:\t# one\n    mem_limit:\t1g\t# two\n    image: x\ty\t\n",
+        "services:\t\n  a:\t# one\n    mem_limit:\t954M\t# two\n    image: x\ty\t\n    mem_reservation: 954M\n",
+        advice(Resources(None, GB)),
+    )
+
+
+@pytest.mark.parametrize(
     ("mark", "encoding"), [(b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")]
 )
 def test_marks_and_encodings_are_kept(mark, encoding):
@@ -560,6 +823,17 @@ def test_every_operator_is_told_of():
         ("c", Fate.ABSENT, (), ""),
     ]
     assert [each.in_file for each in done.amendments] == [True, True, False]
+
+
+def test_what_did_not_hold_is_not_written():
+    text = "services: {a: {mem_limit: 1g}, b: {mem_limit: 1g}}"
+    broken = advice(Resources(None, GB), verified=Verdict.BROKEN)
+    source = source_of(text.encode(), "f")
+    done = write_back(source, [Advised(("a",), broken), Advised(("b",), advice(verified=Verdict.SLOW))])
+    assert [(each.name, each.fate, each.reason) for each in done.amendments if each.fate is not Fate.CHANGED] == [
+        ("a", Fate.LEFT, "what is recommended did not hold when it was tried")
+    ]
+    assert "a: {mem_limit: 1g}, b: {mem_limit: 954M" in done.text
 
 
 def test_a_service_of_clara_is_not_an_operator_of_its_name():

@@ -10,13 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpost.definition.marks import source_of
+from cpost.definition.quantities import parse_compose_cpus, parse_compose_memory
 from cpost.definition.sites import QUANTITIES, find_sites
 from cpost.definition.writeback import Advised, write_back
 from cpost.errors import DefinitionError
 from cpost.model import Advice, Fate, Recommendation, Resources
 
 _MAY_CHANGE = re.compile(r"cpu|mem|requests|limits|resources|[{}\[\]\"]")
+_LEFT_FOR = "does not allow", "it is extended by"
 _COMMENTS = st.sampled_from(["", "  # note: odd & *text", " #"])
+_TAGS = {"str": re.compile(".*"), "int": re.compile("[0-9]+"), "float": re.compile("[0-9]+[.][0-9]+")}
 _QUOTES = st.sampled_from(["{}", '"{}"', "'{}'"])
 
 
@@ -28,6 +31,8 @@ _Loader.yaml_implicit_resolvers = {
     key: [each for each in found if each[0] == "tag:yaml.org,2002:merge"]
     for key, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_scalar)
 
 
 @st.composite
@@ -37,8 +42,9 @@ def _amounts(draw, names):
     return {name: draw(st.sampled_from(values)) for name, values in chosen}
 
 
-_CPU, _MEMORY = ("cpu", ("1", "250m", "2")), ("memory", ("1Gi", "512Mi", "100M"))
-_CPUS, _SIZE = ("cpus", ("0.5", "2")), ("memory", ("512M", "2g"))
+_CPU, _MEMORY = ("cpu", ("1", "250m", "2")), ("memory", ("1Gi", "100M", "1073741824"))
+_CPUS, _SIZE = ("cpus", ("0.5", "2")), ("memory", ("512M", "2g", "536870912"))
+_SHORT = {"mem_limit": "512m", "cpus": "1.5", "memswap_limit": "1g", "pids_limit": "9"}
 
 
 @st.composite
@@ -58,14 +64,28 @@ def _kubernetes_container(draw, name):
 
 
 @st.composite
-def _compose_service(draw):
+def _compose_service(draw, others):
+    """One that may extend another, in one of the two forms, in both, or in neither."""
     service = {"image": "img:1", "command": ["sh", "-c", "true"], "environment": {"A": "1"}}
-    form = draw(st.sampled_from(["none", "deploy", "short"]))
-    if form == "deploy":
-        service["deploy"] = {"resources": {"limits": draw(_amounts((_CPUS, _SIZE)))}, "mode": "global"}
-    elif form == "short":
-        service |= {"mem_limit": "512m", "cpus": "1.5"}
+    forms = draw(st.sampled_from([(), ("deploy",), ("short",), ("deploy", "short")]))
+    if "deploy" in forms:
+        blocks = draw(st.lists(st.sampled_from(["limits", "reservations"]), unique=True, min_size=1))
+        resources = {block: draw(_amounts((_CPUS, _SIZE))) for block in blocks}
+        service["deploy"] = {"resources": resources, "mode": "global"}
+    if "short" in forms:
+        keys = draw(st.lists(st.sampled_from([*_SHORT]), unique=True, min_size=1))
+        service |= {key: _SHORT[key] for key in keys}
+    if others and draw(st.booleans()):
+        service["extends"] = draw(st.sampled_from(others))
     return dict(draw(st.permutations(list(service.items()))))
+
+
+@st.composite
+def _compose_services(draw, count):
+    services = {}
+    for i in range(count):
+        services[f"s{i}"] = draw(_compose_service([*services]))
+    return dict(draw(st.permutations(list(services.items()))))
 
 
 @st.composite
@@ -80,7 +100,7 @@ def documents(draw):
     count = draw(st.integers(1, 3))
     kind = draw(st.sampled_from(["Kubernetes", "Compose", "Clara"]))
     if kind == "Compose":
-        return {"services": {f"s{i}": draw(_compose_service()) for i in range(count)}, "volumes": {}}
+        return {"services": draw(_compose_services(count)), "volumes": {}}
     if kind == "Clara":
         return {"api-version": "0.4.0", "operators": [draw(_clara_operator(f"s{i}")) for i in range(count)]}
     pod = {"containers": [draw(_kubernetes_container(f"s{i}")) for i in range(count)], "restartPolicy": "Never"}
@@ -99,7 +119,9 @@ class _Writer:
     def scalar(self, text: str, *, flow: bool = False) -> str:
         if any(char in text for char in " #:,"):
             return json.dumps(text)
-        return self.draw(_QUOTES).format(text)
+        tags = [tag for tag, allowed in _TAGS.items() if allowed.fullmatch(text)]
+        tag = f"!!{self.draw(st.sampled_from(tags))} " if self.draw(st.integers(0, 4)) == 0 else ""
+        return tag + self.draw(_QUOTES).format(text)
 
     def flow(self, node) -> str:
         if isinstance(node, dict):
@@ -131,11 +153,21 @@ class _Writer:
             pad = " " * column
 
 
+def _numbered(node):
+    """The same with each number as JSON has numbers, not as a text."""
+    if isinstance(node, dict):
+        return {key: _numbered(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_numbered(item) for item in node]
+    return json.loads(node) if re.fullmatch("[0-9]+([.][0-9]+)?", node) else node
+
+
 @st.composite
 def files(draw):
     document = draw(documents())
-    if draw(st.integers(0, 4)) == 0:
+    if draw(st.integers(0, 2)) == 0:
         indent = draw(st.sampled_from([None, 2, 4, "\t"]))
+        document = _numbered(document) if draw(st.booleans()) else document
         text = json.dumps(document, indent=indent, separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
     else:
         writer = _Writer(draw)
@@ -153,6 +185,13 @@ def _meaning(text: str) -> list:
     return list(yaml.load_all(text.replace("\t", " "), _Loader))
 
 
+def _require_readable(old: str, new: str) -> None:
+    """JSON is JSON again, and every value fits its tag."""
+    if old.startswith("{"):
+        json.loads(new)
+    list(yaml.safe_load_all(new.replace("\t", " ")))
+
+
 def _leaves(node, path=()):
     """All scalars; an empty mapping is as good as none."""
     if node in ({}, "", None):
@@ -164,6 +203,74 @@ def _leaves(node, path=()):
     return {path: node}
 
 
+def _services(text: str) -> dict:
+    """What applies to each service of a Compose file, with all that it extends."""
+    services = (_meaning(text)[0] or {}).get("services", {})
+    return {name: _extended(services, name) for name in services}
+
+
+def _extended(services: dict, name: str) -> dict:
+    own = services[name]
+    return _joined(_extended(services, own["extends"]), own) if "extends" in own else own
+
+
+def _joined(base: dict, own: dict) -> dict:
+    both = {key: _joined(base[key], own[key]) for key in base.keys() & own.keys() if isinstance(own[key], dict)}
+    return base | own | both
+
+
+_FORMS = (
+    ("mem_limit", "limits", "memory", parse_compose_memory),
+    ("cpus", "limits", "cpus", parse_compose_cpus),
+    ("pids_limit", "limits", "pids", int),
+    ("mem_reservation", "reservations", "memory", parse_compose_memory),
+)
+
+
+def _agrees(service: dict) -> bool:
+    """Whether Compose takes it: a short key beside its block has to be there, too, and say the same."""
+    resources = service.get("deploy", {}).get("resources") or {}
+    return all(
+        parse(service[short]) == parse((resources[block] or {}).get(key, "0"))
+        for short, block, key, parse in _FORMS
+        if short in service and block in resources
+    )
+
+
+def _amount(service: dict, short: str, block: str, key: str, parse) -> int | None:
+    resources = service.get("deploy", {}).get("resources") or {}
+    text = service.get(short, (resources.get(block) or {}).get(key))
+    return None if text is None else parse(text)
+
+
+def _swap(service: dict) -> int | None:
+    limit, total = _amount(service, *_FORMS[0]), service.get("memswap_limit")
+    return None if total is None or limit is None else parse_compose_memory(total) - limit
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    files(), st.sampled_from([1000, 1500, 3000]), st.sampled_from([256 * 10**6, 3 * 10**9]), st.booleans(), st.data()
+)
+def test_what_applies_to_a_service_changes_only_as_meant(data, cpu, memory, limited, more):
+    source = source_of(data, "f")
+    requests = Resources(cpu, memory)
+    advice = Recommendation("peak", Advice.OK, requests, requests if limited else Resources(memory_bytes=memory))
+    names = more.draw(st.lists(st.sampled_from([site.name for site in find_sites(source)]), unique=True))
+    written = write_back(source, [Advised((name,), advice) for name in names])
+    before, after = _services(source.text), _services(written.text)
+    changed = {amendment.name for amendment in written.amendments if amendment.changes}
+    for name, service in after.items():
+        if name not in changed:
+            assert service == before[name]
+            continue
+        limit, request = _amount(service, *_FORMS[0]), _amount(service, *_FORMS[3])
+        assert limit is None or request is None or request <= limit
+        assert _agrees(service) or not _agrees(before[name])
+        was, now = _swap(before[name]), _swap(service)
+        assert was is None or now is None or 0 <= now - max(0, was) < 2**20 or before[name] == service
+
+
 @settings(max_examples=80, deadline=None)
 @given(files(), st.sampled_from([1000, 1500, 3000]), st.sampled_from([256 * 10**6, 3 * 10**9]), st.booleans())
 def test_only_the_values_meant_change(data, cpu, memory, limited):
@@ -173,6 +280,7 @@ def test_only_the_values_meant_change(data, cpu, memory, limited):
     sites = find_sites(source)
     written = write_back(source, [Advised((site.name,), advice) for site in sites])
     before, after = _leaves(_meaning(source.text)), _leaves(_meaning(written.text))
+    _require_readable(source.text, written.text)
     changes = {
         ((0, *site.path, *change.where.split(".")), change.new)
         for site in sites
@@ -183,7 +291,8 @@ def test_only_the_values_meant_change(data, cpu, memory, limited):
     assert {(path, text) for path, text in after.items() if before.get(path) != text} == changes
     assert before.keys() <= after.keys()
     for amendment in written.amendments:
-        assert amendment.fate is not Fate.LEFT or "policy sets no limit" in amendment.reason
+        known = "policy sets no limit", *_LEFT_FOR
+        assert amendment.fate is not Fate.LEFT or any(reason in amendment.reason for reason in known)
     old_lines, new_lines = ([line.rstrip("\r") for line in text.split("\n")] for text in (source.text, written.text))
     rest = iter(new_lines)
     # Lines that hold no amount, and no bracket that one was put into, are all there, in their order.
@@ -203,7 +312,9 @@ def test_a_second_time_changes_nothing(data):
     once = write_back(source, advised).text
     again = write_back(source_of(source.bytes_of(once), "f"), advised)
     assert again.text == once
-    assert {amendment.fate for amendment in again.amendments} == {Fate.UNCHANGED}
+    assert {amendment.fate for amendment in again.amendments} <= {Fate.UNCHANGED, Fate.LEFT}
+    for amendment in again.amendments:
+        assert not amendment.reason or any(reason in amendment.reason for reason in _LEFT_FOR)
     for site in find_sites(source_of(source.bytes_of(once), "f")):
         for quantity in QUANTITIES[site.format].values():
             stated = [quantity.parse(text) for path in quantity.requests if (text := site.container.text(*path))]

@@ -1,31 +1,27 @@
 """Which values of a container are to change for a recommendation, and which are better left alone.
 
-A request is never put above a limit. Where the policy sets a limit the limit follows, where it sets none the request
-is left. A request that equals its limit today goes on equalling it: in Kubernetes that decides on the pod's quality of
-service.
+A request is never put above a limit. Where the policy sets a limit the limit follows. Where it sets none, the limit
+stays, for a lower one was never tried; only a request that equals its limit today takes it along when it grows: in
+Kubernetes that decides on the pod's quality of service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cpost.definition import quantities
-from cpost.definition.findings import quoted
-from cpost.definition.marks import Mapping, Node, Scalar
+from cpost.definition import compose_places, quantities
+from cpost.definition.effective import read_amount
+from cpost.definition.marks import Mapping
 from cpost.definition.quantities import parse_compose_memory
-from cpost.definition.sites import QUANTITIES, Format, KeyPath, Quantity, Site, is_variable
+from cpost.definition.sites import QUANTITIES, Format, KeyPath, Quantity, Site
 from cpost.definition.splice import New, Unsafe, Wants
 from cpost.model import Change, Recommendation, Resources
 from cpost.units import MB, MIB, MILLICORES_PER_CORE
 
-_LEGACY_KEYS = ("mem_limit", "mem_reservation", "cpus")
 _SHM = ("shm_size",)
 _UNASKED_SHM_BYTES = 64 * MIB
-
-
-def _kubernetes_memory(size: int) -> New:
-    return New(quantities.kubernetes_memory(size))
+_SHM_FOLDER = "/dev/shm"  # noqa: S108 (the container's)
 
 
 _PRINT: dict[tuple[Format, str], Callable[[int], New]] = {
@@ -39,7 +35,7 @@ _PRINT: dict[tuple[Format, str], Callable[[int], New]] = {
         for each in (Format.KUBERNETES, Format.ARGO)
         for name, printed in (
             ("cpu", lambda cores: New(quantities.kubernetes_cpu(cores))),
-            ("memory", _kubernetes_memory),
+            ("memory", lambda size: New(quantities.kubernetes_memory(size))),
         )
     },
 }
@@ -47,11 +43,19 @@ _PRINT: dict[tuple[Format, str], Callable[[int], New]] = {
 
 @dataclass(slots=True)
 class Choice:
-    """What to write; `left` has a reason for each resource that is not."""
+    """What to write.
+
+    Attributes:
+        texts: what is to stand at each place, as `wants` has it.
+        left: a reason for each resource that is not written.
+        homeless: likewise for what the format has no key for.
+    """
 
     wants: Wants = field(default_factory=dict)
+    texts: dict[KeyPath, str] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
     left: tuple[str, ...] = ()
+    homeless: tuple[str, ...] = ()
 
     def write(self, container: Mapping, path: KeyPath, new: New) -> None:
         """Want a value at `path`."""
@@ -61,6 +65,7 @@ class Choice:
             assert isinstance(step, dict)
             below = step
         below[path[-1]] = new
+        self.texts[path] = new.text
         self.changes += (Change(".".join(path), container.text(*path), new.text),)
 
 
@@ -77,8 +82,10 @@ def choose(site: Site, recommendation: Recommendation) -> Choice:
                 choice.write(site.container, path, new)
         except Unsafe as reason:
             choice.left += (str(reason),)
-    if site.format is Format.COMPOSE and recommendation.dev_shm_bytes is not None:
-        _choose_shm(choice, site.container, recommendation.dev_shm_bytes)
+        except compose_places.NoPlace as reason:
+            choice.homeless += (str(reason),)
+    if recommendation.dev_shm_bytes is not None:
+        _choose_shm(choice, site, recommendation.dev_shm_bytes)
     return choice
 
 
@@ -91,104 +98,80 @@ def _decide(
 ) -> list[tuple[KeyPath, New]]:
     """The values of one resource that are not yet as they should be; raises Unsafe where none may be written."""
     printed = _PRINT[site.format, resource]
-    requests = _stated(site.container, quantity.requests, quantity.parse)
-    limits = _stated(site.container, quantity.limits, quantity.parse)
-    inherited = (_stated(each, quantity.limits, quantity.parse) for each in site.fallbacks)
-    ceiling = _ceiling(site, limits or next((each for each in inherited if each), {}))
-    own = _ceiling(site, limits)
-    tied = own is not None and own == _request(site, requests, limits)
-    new_request = quantity.parse(printed(request).text)
-    new_limit = None
-    if quantity.limits and (limit is not None or tied):
-        new_limit = max(new_request, quantity.parse(printed(limit or 0).text))
-        new_request = new_limit if tied else new_request
-        ceiling = new_limit
+    today = _ceiling(site, resource, quantity)
+    tied = _tied(site, quantity)
+    new_request, new_limit = quantity.parse(printed(request).text), None
+    if quantity.limits and limit is not None:
+        new_limit = max(new_request, quantity.parse(printed(limit).text))
+        new_request = new_request if tied is None else new_limit
+    elif tied is not None and new_request > tied:
+        new_limit = new_request
+    ceiling = today if new_limit is None else new_limit
     if ceiling is not None and new_request > ceiling:
         raise Unsafe(
             f"{resource}: a request of {printed(request).text} is above the limit of {printed(ceiling).text}, and the "
             "policy sets no limit: raise it first"
         )
-    amounts: dict[KeyPath, int] = {}
-    for path in requests or _place(site, quantity.requests, covered=ceiling is not None):
-        amounts[path] = new_request
+    amounts = dict.fromkeys(_places(site, quantity.requests, covered=ceiling is not None), new_request)
     if new_limit is not None:
-        amounts.update(dict.fromkeys(limits or _place(site, quantity.limits, covered=False), new_limit))
-    today = requests | limits
-    return [(path, printed(amount)) for path, amount in amounts.items() if today.get(path) != amount]
+        amounts |= dict.fromkeys(_places(site, quantity.limits, covered=False), new_limit)
+    found = [(path, printed(amount)) for path, amount in amounts.items() if _differs(site, path, amount, quantity)]
+    if site.format is Format.COMPOSE:
+        found += compose_places.beside(site, resource, today, new_limit)
+    return found
 
 
-def _stated(container: Mapping, paths: Iterable[KeyPath], parse: Callable[[str], int]) -> dict[KeyPath, int]:
-    found = ((path, _read(container, path, parse)) for path in paths)
-    return {path: amount for path, amount in found if amount is not None}
+def _ceiling(site: Site, resource: str, quantity: Quantity) -> int | None:
+    """The lowest limit that applies today; None = there is none."""
+    limits = _lowest(site, site.holders, quantity)
+    quota = compose_places.quota(site) if site.format is Format.COMPOSE and resource == "cpu" else None
+    return min((each for each in (limits, quota) if each is not None), default=None)
 
 
-def _read(container: Mapping, path: KeyPath, parse: Callable[[str], int]) -> int | None:
-    """The amount at a path; None where nothing stands there; raises Unsafe where it cannot be told."""
-    where = ".".join(path)
-    node: Node | None = container
-    for key in path:
-        if isinstance(node, Mapping):
-            node = node.get(key)
-        elif node is not None:
-            raise Unsafe(f"{where}: what stands above it is no mapping{_written(node)}")
-    if node is None:
-        return None
-    if not isinstance(node, Scalar):
-        raise Unsafe(f"{where} is not a single value")
-    if is_variable(node.value):
-        raise Unsafe(f"{where} is a variable{_written(node)}: change it where that gets its value")
-    try:
-        return parse(node.value)
-    except ValueError:
-        raise Unsafe(f"{where} cannot be understood{_written(node)}") from None
+def _tied(site: Site, quantity: Quantity) -> int | None:
+    """The limit that the container's own request equals today; in Kubernetes a limit alone is the request, too."""
+    limit = _lowest(site, (site.container,), quantity)
+    stated = _stated((site.container,), quantity.requests, quantity.parse)
+    implied = limit if site.format in (Format.KUBERNETES, Format.ARGO) else None
+    return limit if limit == max(stated, default=implied) else None
 
 
-def _written(node: Node) -> str:
-    return f", {quoted(node.value)}" if isinstance(node, Scalar) else ""
-
-
-def _ceiling(site: Site, limits: dict[KeyPath, int]) -> int | None:
-    lowest = min(limits.values(), default=None)
+def _lowest(site: Site, holders: Sequence[Mapping], quantity: Quantity) -> int | None:
+    lowest = min(_stated(holders, quantity.limits, quantity.parse), default=None)
     return None if lowest == 0 and site.format is Format.COMPOSE else lowest  # there 0 means unlimited
 
 
-def _request(site: Site, requests: dict[KeyPath, int], limits: dict[KeyPath, int]) -> int | None:
-    """What is requested today; in Kubernetes a limit alone is the request, too."""
-    if not requests and site.format in (Format.KUBERNETES, Format.ARGO):
-        return _ceiling(site, limits)
-    return max(requests.values(), default=None)
+def _stated(holders: Sequence[Mapping], paths: Iterable[KeyPath], parse: Callable[[str], int]) -> list[int]:
+    found = (read_amount(holders, path, parse) for path in paths)
+    return [amount for amount in found if amount is not None]
 
 
-def _place(site: Site, paths: tuple[KeyPath, ...], *, covered: bool) -> tuple[KeyPath, ...]:
-    """Where an amount goes that is not stated yet: in Compose among those that are, for the two forms may not differ.
+def _differs(site: Site, path: KeyPath, amount: int, quantity: Quantity) -> bool:
+    """Whether the container itself does not say so: what it takes over today may be another amount tomorrow."""
+    return read_amount((site.container,), path, quantity.parse) != amount
+
+
+def _places(site: Site, paths: tuple[KeyPath, ...], *, covered: bool) -> tuple[KeyPath, ...]:
+    """Where an amount goes.
 
     Args:
         covered: a limit holds the amount as well, so that it need not be stated where there is no place for it.
     """
-    if site.format is not Format.COMPOSE or not _short(site):
-        return paths[:1]
-    places = tuple(path for path in paths if len(path) == 1)
-    if not places and not covered:
-        raise Unsafe("cpu: beside mem_limit there is no key for a CPU reservation: use deploy.resources")
-    return places
+    return compose_places.places(site, paths, covered=covered) if site.format is Format.COMPOSE else paths[:1]
 
 
-def _short(site: Site) -> bool:
-    """Whether a Compose service, or the nearest that it extends, has its limits in the short form."""
-    for holder in (site.container, *site.fallbacks):
-        if holder.below("deploy", "resources") is not None:
-            return False
-        if any(holder.get(key) is not None for key in _LEGACY_KEYS):
-            return True
-    return False
-
-
-def _choose_shm(choice: Choice, container: Mapping, size_bytes: int) -> None:
+def _choose_shm(choice: Choice, site: Site, size_bytes: int) -> None:
     """More room in /dev/shm where it needs more; less would save nothing, since only what lies in it takes memory."""
+    if site.format is not Format.COMPOSE:
+        mounted = any(each.text("mountPath") == _SHM_FOLDER for each in site.container.mappings("volumeMounts"))
+        if size_bytes > _UNASKED_SHM_BYTES and not mounted:
+            how = "" if site.format is Format.CLARA else ": mount an emptyDir of medium Memory there"
+            choice.homeless += (f"{_SHM_FOLDER} should have {quantities.kubernetes_memory(size_bytes)}{how}",)
+        return
     try:
-        today = _read(container, _SHM, parse_compose_memory)
+        today = read_amount(site.holders, _SHM, parse_compose_memory)
     except Unsafe as reason:
         choice.left += (str(reason),)
         return
     if size_bytes > (today or _UNASKED_SHM_BYTES):
-        choice.write(container, _SHM, New(quantities.compose_memory(size_bytes)))
+        choice.write(site.container, _SHM, New(quantities.compose_memory(size_bytes)))

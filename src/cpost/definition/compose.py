@@ -406,12 +406,14 @@ def _agreed(section: Section, old: str, block: Section | None, key: str, rule: C
 
 
 def _gpus(devices: Sequence[Section]) -> int | None:
-    found = None
+    counts = []
     for device in devices:
         words = [item.value for item in device.items("capabilities") if isinstance(item, Text)]
         if "gpu" in words or "nvidia" in words:
-            found = _count(device)
-    return found
+            counts.append(_count(device))
+    if ALL_GPUS in counts:
+        return ALL_GPUS
+    return sum(counts) if counts else None
 
 
 def _count(device: Section) -> int:

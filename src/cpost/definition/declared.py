@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpost.definition import sites
+from cpost.definition import effective, sites
 from cpost.definition.loading import load
 from cpost.definition.marks import read_source
 from cpost.errors import DefinitionError
@@ -16,7 +16,7 @@ def declared(path: Path) -> dict[str, Declared]:
 
     Returns:
         By the name of the operator or container, and by "operator__service". Of a Clara definition with what it imports
-        and its parameters' defaults filled in; of other formats see `sites.declared`.
+        and its parameters' defaults filled in; of other formats see `effective.amounts`.
 
     Raises:
         DefinitionError: the file cannot be read or used.
@@ -55,7 +55,7 @@ def _of_other_formats(path: Path) -> dict[str, Declared]:
         return {}
     if any(site.format is sites.Format.CLARA for site in found):
         return {}
-    return {site.name: Declared(*sites.amounts(site), site.origin) for site in found}
+    return {site.name: Declared(*effective.amounts(site), site.origin) for site in found}
 
 
 def _of_clara(pipeline: Pipeline) -> dict[str, Declared]:

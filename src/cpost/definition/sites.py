@@ -24,7 +24,7 @@ from cpost.definition.quantities import (
     parse_kubernetes_memory,
 )
 from cpost.errors import DefinitionError, Problem
-from cpost.model import ALL_GPUS, Origin, Resources
+from cpost.model import Origin
 from cpost.units import MB, MILLICORES_PER_CORE
 
 KeyPath = workloads.KeyPath
@@ -63,6 +63,11 @@ class Site:
     uses: tuple[str, ...] = ()
     fallbacks: tuple[Mapping, ...] = ()
     blocked: str = ""
+
+    @property
+    def holders(self) -> tuple[Mapping, ...]:
+        """The container and its fallbacks, the nearest first."""
+        return (self.container, *self.fallbacks)
 
 
 def find_sites(source: Source) -> tuple[Site, ...]:
@@ -185,8 +190,11 @@ def _of_object(place: _Place, kind: str, version: str) -> Iterator[_Found]:
         yield from _argo(place)
     elif workloads.is_pod(version, kind):
         spec = place.down(*workloads.POD_AT[kind])
+        pooled = spec and any(spec.down("resources", key) for key in ("requests", "limits"))
+        whole = "its pod states resources for all its containers together: change them there" if pooled else ""
         for container in (each for key in workloads.POD_LISTS for each in (spec.items(key) if spec else ())):
-            yield _Found(Format.KUBERNETES, container, workloads.site_of(place, container.text("name")).levels())
+            names = workloads.site_of(place, container.text("name")).levels()
+            yield _Found(Format.KUBERNETES, container, names, blocked=whole)
 
 
 def _argo(place: _Place) -> Iterator[_Found]:
@@ -198,7 +206,7 @@ def _argo(place: _Place) -> Iterator[_Found]:
             uses.setdefault(task.text("template") or task.text("templateRef", "template"), []).append(task.text("name"))
     defaults = spec.down("templateDefaults") if spec else None
     for template in templates:
-        patched = bool(template.place.text("podSpecPatch") or (spec and spec.text("podSpecPatch")))
+        patched = any(each and each.text("podSpecPatch") for each in (template.place, defaults, spec))
         used = () if template.within else uses.get(template.name, ())
         for container, _, site in template.containers(place):
             key = str(container.path[-1])
@@ -308,61 +316,9 @@ QUANTITIES: dict[Format, dict[str, Quantity]] = {
         ),
     },
 }
-_GPU_QUANTITY = _in_kubernetes(_GPU, _scaled(1))
+GPU_QUANTITY = _in_kubernetes(_GPU, _scaled(1))
 
 
 def is_variable(text: str) -> bool:
     """Whether a value holds something that another tool fills in."""
     return _VARIABLE.search(text) is not None
-
-
-def amounts(site: Site) -> tuple[Resources, Resources]:
-    """Requests and limits that a container states.
-
-    An amount is None where the file states none or holds a variable. In Kubernetes a limit without a request is the
-    request, too.
-    """
-    cpu, memory = QUANTITIES[site.format]["cpu"], QUANTITIES[site.format]["memory"]
-    gpus = _gpus(site)
-    limits = Resources(_stated(site, cpu.limits, cpu.parse), _stated(site, memory.limits, memory.parse), gpus)
-    requests = Resources(_stated(site, cpu.requests, cpu.parse), _stated(site, memory.requests, memory.parse), gpus)
-    if site.format is Format.CLARA:
-        return requests, Resources()
-    if site.format is Format.COMPOSE:  # there 0 means unlimited
-        return requests, Resources(limits.cpu_millicores or None, limits.memory_bytes or None, gpus)
-    cores, size = requests.cpu_millicores, requests.memory_bytes
-    requests = Resources(
-        cores if cores is not None else limits.cpu_millicores, size if size is not None else limits.memory_bytes, gpus
-    )
-    return requests, limits
-
-
-def _stated(site: Site, paths: tuple[KeyPath, ...], parse: Callable[[str], int]) -> int | None:
-    texts = (holder.text(*path) for holder in (site.container, *site.fallbacks) for path in paths)
-    text = next((text for text in texts if text is not None), None)
-    try:
-        return None if text is None or is_variable(text) else parse(text)
-    except ValueError:
-        return None
-
-
-def _gpus(site: Site) -> int | None:
-    if site.format is Format.CLARA:
-        gpu = QUANTITIES[Format.CLARA]["gpu"]
-        return _stated(site, gpu.requests, gpu.parse)
-    if site.format is not Format.COMPOSE:
-        return _stated(site, _GPU_QUANTITY.limits + _GPU_QUANTITY.requests, _GPU_QUANTITY.parse)
-    reserved = site.container.below(*_RESERVED)
-    counts = [_device_count(device) for device in (reserved.mappings("devices") if reserved else ())]
-    if ALL_GPUS in counts or site.container.text("gpus") == "all":
-        return ALL_GPUS
-    counts += [_device_count(device) for device in site.container.mappings("gpus")]
-    return sum(counts) if counts else None
-
-
-def _device_count(device: Mapping) -> int:
-    """How many GPUs an entry of a Compose file asks for; without a number it is all of them."""
-    ids, count = device.get("device_ids"), device.text("count")
-    if isinstance(ids, Sequence):
-        return len(ids.items)
-    return int(count) if count and count.isdigit() else ALL_GPUS

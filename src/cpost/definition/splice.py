@@ -8,6 +8,7 @@ merged one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -16,6 +17,8 @@ from cpost.definition import marks
 from cpost.definition.marks import Alias, Mapping, Node, Scalar, Source, Value, resolved
 
 _DEFAULT_STEP = 2
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # as JSON and YAML both write it
+_CORE = "tag:yaml.org,2002:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class New:
 
     Attributes:
         kind: "number" and "word" are written plain (in JSON a word in quotes), "text" in quotes; an old value's own
-            quotes, or that it has none, are kept.
+            quotes, or that it has none, are kept, as far as JSON and the value's tag allow.
     """
 
     text: str
@@ -104,6 +107,15 @@ def _overlay(value: dict[str, Any], wants: Wants) -> None:
         _overlay(below, want)
 
 
+def _require_fit(old: Scalar, new: New) -> None:
+    """A tag of YAML's own says what the value is, a number for instance; an application's own says nothing of it."""
+    kind = (old.tag or "").removeprefix(_CORE)
+    number = _NUMBER.fullmatch(new.text)
+    fits = kind in ("", "str") or (number is not None and (kind == "float" or (kind == "int" and not number[2])))
+    if (old.tag or "").startswith(_CORE) and not fits:
+        raise Unsafe(f"its tag !!{kind} does not allow {new.text}: remove the tag")
+
+
 # ---------------------------------------------------------------- edits
 
 
@@ -122,10 +134,12 @@ class _Editor:
             if own is None:
                 missing[self._key(key)] = self._copy(mapping.merged(key), want, flow=mapping.flow)
             elif isinstance(want, New):
+                self._require_colon(mapping, key)
                 self._scalar(own, want)
             elif isinstance(own, Mapping) and own.entries:
                 self.amend(own, want)
             else:
+                self._require_colon(mapping, key)
                 self._fill(mapping, own, want)
         if missing:
             # After what was edited below, so that both come in this order where they come at one place.
@@ -142,7 +156,15 @@ class _Editor:
         elif old.is_null:
             self._replace(old, ("" if old.end > old.start else " ") + self._fresh(new))
         else:
-            self._replace(old, f"{old.style}{new.text}{old.style}")
+            _require_fit(old, new)
+            bare = not old.style and self._json and not _NUMBER.fullmatch(new.text)
+            self._replace(old, json.dumps(new.text) if bare else f"{old.style}{new.text}{old.style}")
+
+    def _require_colon(self, mapping: Mapping, name: str) -> None:
+        """A key in brackets may stand without a colon, and then takes no value."""
+        key, value = next(entry for entry in reversed(mapping.entries) if entry[0].value == name)
+        if mapping.flow and value.start == value.end and ":" not in self._text[key.end : value.start]:
+            raise Unsafe(f"{name} is written without a colon, so that no value can be put there")
 
     def _fill(self, parent: Mapping, old: Node, want: Wants) -> None:
         """Put a mapping in the place of nothing, of `{}` or of an alias."""
@@ -150,6 +172,7 @@ class _Editor:
             raise Unsafe("a list or a text stands where a mapping belongs")
         tree = self._copy(old, want, flow=parent.flow)
         assert isinstance(tree, dict)
+        self._require_bare(old)
         if parent.flow:
             gap = "" if old.end > old.start else " "
             self._replace(old, gap + self._flow(tree, self._padding(parent)))
@@ -162,19 +185,24 @@ class _Editor:
             start = len(self._text[:start].rstrip(" \t"))
         if old.end > old.start:
             self.edits.append(Edit(start, end, ""))
-        self._insert_lines(rest_end, self._block(tree, self._column(parent) + self._step))
+        step = self._depth(parent) or self._step
+        self._insert_lines(rest_end, self._block(tree, self._column(parent) + step, step))
+
+    def _require_bare(self, old: Node) -> None:
+        """Braces that a comment stands in cannot be replaced without it."""
+        if isinstance(old, Mapping) and "#" in self._text[old.start : old.end]:
+            raise Unsafe("a comment stands in its empty braces: move it out of them")
 
     def _insert_block(self, mapping: Mapping, tree: dict[str, _Tree], after: Sequence[str]) -> None:
         column = self._column(mapping)
+        lines = self._block(tree, column, self._depth(mapping) or self._step)
         for end in self._ends(mapping, after):
             if end is not None:
-                self._insert_lines(end, self._block(tree, column))
+                self._insert_lines(end, lines)
                 return
         # Behind a block text that the file's end cuts off nothing can follow.
         newline, first = self._newline(mapping.start), mapping.start
-        self.edits.append(
-            Edit(first, first, newline.join((*self._block(tree, column), " " * column)).removeprefix(" " * column))
-        )
+        self.edits.append(Edit(first, first, newline.join((*lines, " " * column)).removeprefix(" " * column)))
 
     def _ends(self, mapping: Mapping, after: Sequence[str]) -> Iterator[int | None]:
         """Where the lines of entries end, the best place for a new key first."""
@@ -206,11 +234,12 @@ class _Editor:
 
     def _insert_flow(self, mapping: Mapping, tree: dict[str, _Tree]) -> None:
         if not mapping.entries:
+            self._require_bare(mapping)
             self._replace(mapping, self._flow(tree, ""))
             return
         padding = self._padding(mapping)
         lead = padding if padding else " " if self._spaced(mapping) else ""
-        colon = ": " if self._colon_spaced(mapping) else ":"
+        colon = ":" if self._json and not self._colon_spaced(mapping) else ": "  # a plain key needs the blank
         entries = (f"{key}{colon}{self._flow(value, padding, colon)}" for key, value in tree.items())
         end = mapping.entries[-1][1].end
         self.edits.append(Edit(end, end, "".join(f",{lead}{entry}" for entry in entries)))
@@ -311,23 +340,23 @@ class _Editor:
         simple = key.isascii() and key.replace("_", "").replace("-", "").replace(".", "").isalnum()
         return key if simple and not key[0].isdigit() and not self._json else json.dumps(key, ensure_ascii=False)
 
-    def _block(self, tree: dict[str, _Tree], column: int) -> list[str]:
+    def _block(self, tree: dict[str, _Tree], column: int, step: int) -> list[str]:
         lines: list[str] = []
         for key, value in tree.items():
             start = f"{' ' * column}{key}:"
             if isinstance(value, dict) and value:
-                lines += [start, *self._block(value, column + self._step)]
+                lines += [start, *self._block(value, column + step, step)]
             elif isinstance(value, list) and value:
-                lines += [start, *self._block_items(value, column + self._step)]
+                lines += [start, *self._block_items(value, column + step, step)]
             else:
                 lines.append(f"{start} {self._flow(value, '')}")
         return lines
 
-    def _block_items(self, items: list[_Tree], column: int) -> list[str]:
+    def _block_items(self, items: list[_Tree], column: int, step: int) -> list[str]:
         lines: list[str] = []
         for item in items:
             if isinstance(item, dict) and item:
-                first, *more = self._block(item, column + 2)
+                first, *more = self._block(item, column + 2, step)
                 lines += [f"{' ' * column}- {first[column + 2 :]}", *more]
             else:
                 lines.append(f"{' ' * column}- {self._flow(item, '')}")

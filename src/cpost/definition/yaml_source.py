@@ -171,7 +171,7 @@ def _syntax_failure(error: yaml.MarkedYAMLError, text: str, file: str) -> Defini
     if "\t" in line[: place.column] and not line[: place.column].strip():
         return _failure(place, "a tab is used for indentation", "indent with spaces only")
     if mark and text[mark.index : mark.index + 1] == "\t":
-        return _failure(place, "a tab stands where YAML allows only spaces", "use spaces")
+        return _failure(place, "a tab stands where only spaces are taken", "use spaces")
     context = f" ({visible(error.context)})" if error.context else ""
     began = _line_of(text, error.context_mark.index) if error.context_mark else ""
     return _failure(place, f"not valid YAML: {problem}{context}", _syntax_hint(f"{began}\n{line}", problem))
@@ -215,7 +215,10 @@ class _Tokens(Reader, Scanner, Parser):
         super().fetch_more_tokens()
 
     def scan_to_next_token(self) -> None:
-        """Pass over what is between tokens: also tabs where they do not indent, and the mark of each file joined."""
+        """Pass over what is between tokens: also tabs where they do not indent, and the mark of each file joined.
+
+        The library knows blanks alone; libyaml, by which the tools read that these files are for, goes past both.
+        """
         super().scan_to_next_token()
         while self._at_mark() or self._at_tab():
             self.forward()
