@@ -12,10 +12,10 @@ from cpost.definition.findings import choice, quoted
 from cpost.definition.flow import UNIQUE
 from cpost.definition.section import Section
 from cpost.definition.tree import Fields, Items, Node, Text
-from cpost.definition.workloads import LEAVES
+from cpost.definition.workloads import INITIAL, LEAVES
 from cpost.model import File, Input, Operator, Output, Volume
 
-_FILLED = (*LEAVES, "containerSet", "initContainers", "volumes", "inputs", "outputs", "securityContext")
+_FILLED = (*LEAVES, "containerSet", INITIAL, "volumes", "inputs", "outputs", "securityContext")
 _SCRIPT = "/argo/staging/script"  # where Argo itself puts it
 
 
@@ -122,8 +122,8 @@ class _Maker:
 
     def initial(self) -> Iterator[Operator]:
         """Containers that end before the main one begins."""
-        raw = self._template.sections("initContainers", f"an init container of {self._template.label}")
-        for number, item in enumerate(self._section.sections("initContainers", "an init container")):
+        raw = self._template.sections(INITIAL, f"an init container of {self._template.label}")
+        for number, item in enumerate(self._section.sections(INITIAL, "an init container")):
             raw[number].label = f"container {quoted(item.raw('name'))}"
             name = raw[number].raw("name")
             if item.raw("mirrorVolumeMounts") == "true":

@@ -17,7 +17,7 @@ _LATER = re.compile(
     r"(?:steps|tasks)\.([^.]+)\.(.+)|lastRetry\..+|cronworkflow\..+|workflow\.(?:scheduledTime|duration|failures|"
     r"outputs\..+|(?:labels|annotations)\.(?!json$).+)"
 )
-# All parameters or labels in one text, whose exact form is Argo's.
+# Several in one text, where what Argo would write is not known: labels are given in a run, too.
 _GATHERED = re.compile(r"workflow\.(?:parameters|labels|annotations)(?:\.json)?|inputs(?:\.parameters)?")
 ALL_PARAMETERS = "workflow.parameters"
 _MAX_CHARACTERS = 200_000

@@ -175,7 +175,7 @@ def _containers(workload: _Workload) -> Iterator[_Container]:
         item.require("name", "write a name that no other container of this pod has")
         name = item.read("name", naming.usable) or "?"
         item.label = f"container {quoted(name)}"
-        yield _Container(item, workload, key == "initContainers", workloads.site_of(outline, name))
+        yield _Container(item, workload, key == workloads.INITIAL, workloads.site_of(outline, name))
 
 
 def _refuse_twins(containers: Sequence[_Container], names: Sequence[str]) -> None:

@@ -20,14 +20,15 @@ POD_AT: dict[str, KeyPath] = {
     "CronJob": ("spec", "jobTemplate", *_TEMPLATE),
     **dict.fromkeys(("Job", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"), _TEMPLATE),
 }
-POD_LISTS = ("initContainers", "containers")
+INITIAL = "initContainers"
+POD_LISTS = (INITIAL, "containers")
 # Where each kind of Argo's keeps its workflow, and a template its main container, and the others.
 WORKFLOW_AT: dict[str, KeyPath] = {
     **dict.fromkeys(("Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate"), ("spec",)),
     "CronWorkflow": ("spec", "workflowSpec"),
 }
 LEAVES = ("container", "script")
-_BESIDE: tuple[KeyPath, ...] = (("containerSet", "containers"), ("initContainers",), ("sidecars",))
+_BESIDE: tuple[KeyPath, ...] = (("containerSet", "containers"), (INITIAL,), ("sidecars",))
 
 P = TypeVar("P", bound="Place")
 
