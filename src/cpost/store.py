@@ -23,7 +23,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ _NUMBERED = "|".join((*_REPEAT_WORDS.values(), VERIFY, SEARCH))
 _NUMBERED_NAME = re.compile(rf"(?P<operator>.+)_(?:{_NUMBERED})[1-9][0-9]*\.csv")
 _RESERVE_BYTES = 64 * 1024
 _HEAD_CHARACTERS = 2000
+_MOST_DIGITS = 40  # more than any counter has, and few enough for a float
 _SERIES_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -220,24 +222,60 @@ def load_run(path: Path) -> Run:
         StoreError: the disk or its permissions are in the way.
     """
     try:
-        data: dict[str, Any] = json.loads((path / RUN_FILE if path.is_dir() else path).read_text("utf-8"))
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UsageError(f"{path}: record format {version!r}, this cpost reads {SCHEMA_VERSION}", "update cpost")
-        return cattrs.structure(data, Run)
+        return _structured(_parsed((path / RUN_FILE if path.is_dir() else path).read_text("utf-8")), path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: not a run's record: {RUN_FILE} is not there", _NAME_A_RUN) from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}", "see to its permissions") from error
-    except (
-        ValueError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        RecursionError,
-        cattrs.BaseValidationError,
-    ) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a run's record ({error})", _NAME_A_RUN) from error
+
+
+def _parsed(text: str) -> Any:
+    """JSON with numbers that the domain types can hold; raises `ValueError` for others, which cpost never writes."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not abs(value) < 10.0**_MOST_DIGITS:  # so is neither NaN nor infinity
+        raise ValueError(f"{text} is not a number that a record may have")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _structured(data: Any, path: Path) -> Run:
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if type(version) is not int:
+        raise ValueError("it has no schema_version")
+    if version != SCHEMA_VERSION:
+        raise UsageError(f"{path}: record format {version}, this cpost reads {SCHEMA_VERSION}", "update cpost")
+    try:
+        return _converter().structure(data, Run)
+    except cattrs.BaseValidationError as error:
+        faults = cattrs.transform_error(error)
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise ValueError(f"{faults[0]}{more}") from error
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    """One that takes values as they are: "false" is no bool, and "nan" no number."""
+    made = cattrs.Converter()
+    for kind, taken in ((bool, {bool}), (int, {int}), (float, {int, float}), (str, {str})):
+        made.register_structure_hook(kind, partial(_as_it_is, taken))  # of str for enums of strings, too
+    return made
+
+
+def _as_it_is(taken: Collection[type], value: Any, kind: type) -> Any:
+    if type(value) not in taken:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
 
 
 def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:

@@ -70,6 +70,11 @@ class Trial:
     servers: tuple[StepResult, ...] = ()
     series_file: str = ""
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where nothing says what the operator was limited to."""
+        if not self.enforced:
+            raise ValueError("a run under limits without the operator's limits")
+
     @property
     def memory_bytes(self) -> int:
         """What the operator's memory was limited to; 0 = it was not."""
