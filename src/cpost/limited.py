@@ -28,7 +28,7 @@ from cpost.model import (
 from cpost.outputs import OutputFolders
 from cpost.spread import baseline_wall_ns
 from cpost.store import RunFolder
-from cpost.trials import MOST_TRIALS, Observed, judge, raised, requests_of
+from cpost.trials import MOST_TRIALS, Observed, judge, longest_ns, raised, requests_of
 from cpost.units import MILLICORES_PER_CORE, format_seconds, whole_pages
 
 _PROOFS = (
@@ -95,10 +95,10 @@ class LimitedRuns:
             enforced: on the operator, then on its own servers.
             number: of this run among those under limits, from 1.
             earlier: how often the step was run at all.
-            baseline_ns: its time without limits.
+            baseline_ns: its time without limits; one that takes many times as long is stopped.
         """
         self._audience.trial_begins(step.operator, _told(step, enforced))
-        limited = _limited(step, enforced)
+        limited = replace(_limited(step, enforced), timeout_ns=self._longest_ns(step, enforced[0], baseline_ns))
         if self._scratch is not None:
             limited = _moved(limited, self._scratch.root)
         self._subject.renew(limited, self._scratch)
@@ -108,6 +108,11 @@ class LimitedRuns:
         self.count += 1
         self._audience.trial_ends(trial)
         return trial
+
+    def _longest_ns(self, step: Step, own: Enforced, baseline_ns: int | None) -> int | None:
+        if step.duration_ns is not None:
+            return step.timeout_ns
+        return longest_ns(own, baseline_ns, self.max_slowdown, self.cores, step.timeout_ns)
 
 
 class Verifier:

@@ -11,7 +11,7 @@ from cpost.errors import HostError
 from cpost.interrupts import Interrupts
 from cpost.limited import ENDS_ALL, LimitedRuns, TrialAudience, Verifier
 from cpost.measurer import Measurer, Subject
-from cpost.model import OperatorRecord, Options, Outcome, Run, Step, StepResult, Verdict
+from cpost.model import OperatorRecord, Options, Outcome, Run, Step, StepResult
 from cpost.outputs import OutputFolders
 from cpost.repeats import RepeatAudience, Runner
 from cpost.search import Searcher, SearchPlan
@@ -121,7 +121,7 @@ class Proving:
         runs = shop.limited(VERIFY, None)
         proven = shop.unless_over(Verifier(runs).verify(step, self._records[step.operator]), runs.last)
         names = (step.operator, *(server.step.operator for server in step.servers))
-        if runs.last is not None and proven.verification and proven.verification.verdict is not Verdict.BROKEN:
+        if runs.last is not None and runs.last.outcome is Outcome.COMPLETED:
             shop.folder.drop_trials(VERIFY, names, runs.count)
             return proven
         shop.subject.renew(step)

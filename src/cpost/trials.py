@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cpost.model import Enforced, Outcome, Resources, Sample, StepResult, Trial, Usage, Verdict, allowance_ns
-from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_US, round_up
+from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_S, NS_PER_US, format_seconds, round_up
 
 MOST_TRIALS = 4  # the recommendation, and three raises
+_PATIENCE, _START_NS = 3, 5 * NS_PER_S
 _PERIOD_NS = 100 * NS_PER_MS  # of the CPU scheduler's quota, where nobody says otherwise (engines do not)
 _THROTTLED = 0.05
 _STALLED = 0.05
@@ -31,6 +32,31 @@ class Observed:
     last: Sample | None
     servers: tuple[StepResult, ...] = ()
     series_file: str = ""
+
+
+def longest_ns(
+    own: Enforced, baseline_wall_ns: int | None, max_slowdown: float, cores: int, asked_ns: int | None
+) -> int | None:
+    """How long a run under limits may take before it is stopped; None = for ever.
+
+    Three times as long as without limits and 5 s: below its need an operator may thrash for hours before it dies, and
+    is too slow long before. Cores alone make nobody thrash, so with few of them it may take as many times longer as
+    the host has more.
+
+    Args:
+        own: the limits of the operator.
+        asked_ns: the user's time-out. It bounds runs without limits: one that is allowed to be slower than these is
+            not broken by it.
+    """
+    if not baseline_wall_ns:
+        return asked_ns
+    allowed_ns = baseline_wall_ns + allowance_ns(baseline_wall_ns, max_slowdown)
+    cpu, patient_ns = own.limits.cpu_millicores, _PATIENCE * baseline_wall_ns
+    if cpu and own.limits.memory_bytes is None:
+        patient_ns = max(patient_ns, patient_ns * cores * MILLICORES_PER_CORE // cpu)
+    if asked_ns is not None:
+        patient_ns = min(patient_ns, asked_ns)
+    return max(patient_ns, allowed_ns) + _START_NS
 
 
 def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | None, max_slowdown: float) -> Trial:
@@ -57,6 +83,8 @@ def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | N
     broken = _broken(trial)
     if broken:
         return replace(trial, verdict=Verdict.BROKEN, cause=broken)
+    if run.result.outcome is Outcome.TIMED_OUT:
+        return replace(trial, verdict=Verdict.SLOW, cause=_stopped(trial, baseline_wall_ns))
     if slowdown is not None and _takes_too_long(run.result, baseline_wall_ns, max_slowdown):
         return replace(trial, verdict=Verdict.SLOW, cause=_slow(trial, slowdown))
     return trial
@@ -64,7 +92,7 @@ def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | N
 
 def _broken(trial: Trial) -> str:
     result = trial.result
-    if result.outcome is not Outcome.COMPLETED:
+    if result.outcome not in (Outcome.COMPLETED, Outcome.TIMED_OUT):
         return result.cause or result.outcome.value
     for each, name in zip((result, *trial.servers), trial.enforced, strict=False):
         if _killed(each):
@@ -72,8 +100,19 @@ def _broken(trial: Trial) -> str:
     return ""
 
 
+def _stopped(trial: Trial, baseline_wall_ns: int | None) -> str:
+    wall_ns = trial.result.wall_ns
+    after = f" after {format_seconds(wall_ns)}" if wall_ns is not None else ""
+    than = f", where it took {format_seconds(baseline_wall_ns)} without limits" if baseline_wall_ns else ""
+    return _held_back(f"was stopped{after}{than}", trial)
+
+
 def _slow(trial: Trial, slowdown: float) -> str:
-    parts = [f"took {slowdown * 100:.0f} % longer"]
+    return _held_back(f"took {slowdown * 100:.0f} % longer", trial)
+
+
+def _held_back(said: str, trial: Trial) -> str:
+    parts = [said]
     if trial.throttled_share is not None:
         parts.append(f"held back by its CPU limit in {trial.throttled_share * 100:.0f} % of the time")
     if trial.stalled_share is not None:
@@ -129,7 +168,7 @@ def raised(trial: Trial, cores: int | None = None) -> tuple[tuple[Enforced, ...]
     if killed:
         higher = tuple(_more_memory(each) if each in killed else each for each in trial.enforced)
         return higher, f"memory of {', '.join(each.name for each in killed)} by half: killed for memory"
-    if trial.verdict is Verdict.SLOW or trial.result.outcome is Outcome.TIMED_OUT:
+    if trial.verdict is Verdict.SLOW:
         return _raised_for_speed(trial, cores)
     own, *others = trial.enforced
     shm_peak = trial.usage.dev_shm_peak_bytes if trial.usage else None

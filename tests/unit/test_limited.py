@@ -292,6 +292,16 @@ def test_limits_get_to_the_containers_and_no_further(tmp_path: Path) -> None:
     assert subject.renewed == [(("/out/a",), None)]
 
 
+@pytest.mark.parametrize(("duration_s", "longest_s"), [(None, 5.3), (60, None)])
+def test_a_run_that_takes_many_times_as_long_is_stopped(
+    tmp_path: Path, duration_s: int | None, longest_s: float | None
+) -> None:
+    runs, subject, _ = limited(tmp_path, None)
+    of = replace(STEP, duration_ns=None if duration_s is None else duration_s * SECOND)
+    runs.run(of, (Enforced("a", Resources(1000, MB)),), 1, 1, SECOND // 10)
+    assert subject.steps[0].timeout_ns == (None if longest_s is None else int(longest_s * SECOND))
+
+
 def test_inputs_stay_where_they_are_and_outputs_move(tmp_path: Path) -> None:
     volume = Mount("/scratch/shared/a/0", "/common", read_only=False)
     beside = server(mounts=(volume, Mount("/models", "/models", read_only=True)))

@@ -131,6 +131,14 @@ def test_what_is_broken_is_run_without_limits_for_whoever_reads_it(tmp_path: Pat
     assert made.result == MEASURED.result
 
 
+def test_what_was_stopped_is_run_without_limits_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, lambda of: well() if of.memory_limit_bytes == 10**12 else result(Outcome.TIMED_OUT))
+    made = place.treat(proving())
+    assert made.verification is not None
+    assert made.verification.verdict is Verdict.SLOW
+    assert place.ran[-1] == ("/out/a", 10**12)
+
+
 def test_what_has_no_recommendation_is_run_without_limits(tmp_path: Path) -> None:
     place = Place(tmp_path, lambda _: well())
     refused = replace(MEASURED, recommendation=REFUSED)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.model import Detail, Enforced, Outcome, Resources, StepResult, Trial, Verdict
-from cpost.trials import Observed, judge, raised, requests_of, throttled_share
+from cpost.trials import Observed, judge, longest_ns, raised, requests_of, throttled_share
 
 SECOND = 10**9
 CORES = 8
@@ -68,7 +68,6 @@ def test_the_allowed_slowdown_is_a_share() -> None:
     [
         (ran(outcome=Outcome.OOM_KILLED, cause="killed for memory"), "killed for memory"),
         (ran(outcome=Outcome.FAILED, cause="exit code 3"), "exit code 3"),
-        (ran(outcome=Outcome.TIMED_OUT, cause="its time was up"), "its time was up"),
         (ran(outcome=Outcome.FAILED), "failed"),
         (ran(kills=1), "a process of a was killed for memory"),
     ],
@@ -77,6 +76,45 @@ def test_what_does_not_end_well_is_broken_however_fast(run: StepResult, cause: s
     trial = judged(run)
     assert (trial.verdict, trial.cause) == (Verdict.BROKEN, cause)
     assert (trial.slowdown is None) is (run.outcome is not Outcome.COMPLETED)
+
+
+def test_a_run_that_was_stopped_was_too_slow_unless_something_was_killed() -> None:
+    stopped = judged(ran(8000, periods=40, outcome=Outcome.TIMED_OUT))
+    assert stopped.verdict is Verdict.SLOW
+    assert stopped.slowdown is None
+    assert stopped.cause == (
+        "was stopped after 8.000 s, where it took 1.000 s without limits, "
+        "held back by its CPU limit in 50 % of the time"
+    )
+    assert judged(ran(None, outcome=Outcome.TIMED_OUT, totals=None), baseline=None).cause == "was stopped"
+    assert judged(ran(8000, kills=1, outcome=Outcome.TIMED_OUT)).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("limits", "baseline_s", "asked_s", "longest_s"),
+    [
+        (Resources(1000, MB), 10, None, 35),
+        (Resources(memory_bytes=MB), 10, None, 35),
+        (Resources(1000), 10, None, 3 * 8 * 10 + 5),  # an eighth of the host's cores
+        (Resources(16000), 10, None, 35),
+        (Resources(1000, MB), 10, 60, 35),
+        (Resources(1000, MB), 10, 20, 25),
+        (Resources(1000, MB), 10, 10.5, 16),  # as slow as it may be, however little of the user's time is left
+        (Resources(1000, MB), None, 60, 60),
+        (Resources(1000, MB), None, None, None),
+    ],
+)
+def test_how_long_a_run_may_take(
+    limits: Resources, baseline_s: int | None, asked_s: float | None, longest_s: int | None
+) -> None:
+    baseline, asked, longest = (
+        None if each is None else int(each * SECOND) for each in (baseline_s, asked_s, longest_s)
+    )
+    assert longest_ns(Enforced("a", limits), baseline, 0.1, CORES, asked) == longest
+
+
+def test_what_is_allowed_to_be_far_slower_is_waited_for() -> None:
+    assert longest_ns(OWN, 10 * SECOND, 10.0, CORES, None) == 115 * SECOND
 
 
 def test_a_kill_in_a_server_is_named() -> None:

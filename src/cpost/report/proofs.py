@@ -8,6 +8,7 @@ from cpost.model import (
     CpuChoice,
     MemoryChoice,
     OperatorRecord,
+    Outcome,
     Resources,
     Search,
     Trial,
@@ -137,11 +138,11 @@ def _cpu_curve(search: Search, found: CpuChoice) -> list[Curve]:
 
 
 def _point(trial: Trial, at: float, limit: str) -> Point:
-    """A run that broke has no time that says anything: how long it took until then depends on the limit."""
-    wall_ns = None if trial.verdict is Verdict.BROKEN else trial.result.wall_ns
+    """A run that broke, or was stopped, has no time that says anything: how long it took depends on the limit."""
+    wall_ns = trial.result.wall_ns if trial.result.outcome is Outcome.COMPLETED else None
     time = [] if wall_ns is None else [format_seconds(wall_ns)]
     slowdown = [] if wall_ns is None or trial.slowdown is None else [_share(trial.slowdown, "+.1%")]
-    cause = [trial.cause] if trial.verdict is Verdict.BROKEN and trial.cause else []
+    cause = [trial.cause] if wall_ns is None and trial.cause else []
     said = [*time, *slowdown, VERDICTS[trial.verdict].lower(), *cause]
     value_ms = None if wall_ns is None else round(wall_ns / NS_PER_MS)
     return Point(at, value_ms, trial.verdict.value, f"{limit}: {', '.join(said)}")
