@@ -16,7 +16,7 @@ from typing import Protocol
 
 import cpost
 from cpost import store
-from cpost.errors import CpostError, HostError, Interrupted, StoreError
+from cpost.errors import CpostError, HostError, Interrupted, StoreError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
@@ -94,6 +94,8 @@ class Execution:
         self._earlier = earlier
         self._host = host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts)
         self._run = self._begin()
+        self._measured = {record.operator: record.result for record in earlier.operators} if earlier else {}
+        self._ended: dict[str, Outcome] = {}
 
     def _begin(self) -> Run:
         if self._earlier is not None:
@@ -128,6 +130,7 @@ class Execution:
                 self._check_host()
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
+                self._check_images(plan, image_ids)
                 folder.prepare()
                 if self._earlier is not None:
                     withdraw(folder)
@@ -203,6 +206,21 @@ class Execution:
                 raise HostError(f"image {image} is gone again after its pull", "see who removes images on this engine")
             ids[image] = found
         return ids
+
+    def _check_images(self, plan: Plan, image_ids: dict[str, str]) -> None:
+        """What was recommended is about the images that were measured; a tag may have moved since."""
+        if self._earlier is None:
+            return
+        servers = (*self._earlier.servers, *(each for record in self._earlier.operators for each in record.servers))
+        results = [*(each.result for each in servers), *(each.result for each in self._earlier.operators)]
+        measured = {result.operator: result.image_id for result in results}
+        for step in (*plan.steps, *(server.step for server in servers_of(plan))):
+            before, now = measured.get(step.operator, ""), image_ids[step.image]
+            if before and before != now:
+                raise UsageError(
+                    f"image {step.image} of {step.operator} is not what it was when it was measured",
+                    "measure it again, or bring the earlier image back; another program may need something else",
+                )
 
     def _pull(self, image: str) -> None:
         self._observer.pulling(image, "")
@@ -302,6 +320,7 @@ class Execution:
             interrupts=self._interrupts,
             audience=self._observer,
             cores=cpus,
+            host=self._host,
             scratch=OutputFolders(self._work / "trials", overwrite=True),
             keep=keep,
         )
@@ -310,9 +329,11 @@ class Execution:
         self._observer.operator_begins(step)
         self._outputs.refuse_links(step)
         record = self._treatment.treat(step, shop, self._failed_upstream(step))
-        self._put(record)
+        self._ended[step.operator] = record.result.outcome
+        measured = self._measured.get(step.operator, record.result)
+        self._put(replace(record, result=measured))
         kept = self._options.metrics_dir is not None
-        if self._earlier is not None:  # what bent the earlier run was told then
+        if self._earlier is not None and record.result is measured:  # what bent the earlier run was told then
             record = replace(record, result=replace(record.result, warnings=()))
         self._observer.operator_ends(record, shop.folder.series_path(step.operator), kept=kept)
         return record
@@ -323,7 +344,7 @@ class Execution:
         self._run = replace(self._run, operators=tuple({**records, record.operator: record}.values()))
 
     def _failed_upstream(self, step: Step) -> list[str]:
-        outcomes = {record.operator: record.result.outcome for record in self._run.operators}
+        outcomes = self._ended
         told = {name: f"it follows {name}" for name in step.after}
         told |= {name: f"it read what {name} left" for name in step.upstream}
         failed = [text for name, text in told.items() if outcomes.get(name) is not Outcome.COMPLETED]

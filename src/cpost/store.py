@@ -3,7 +3,8 @@
     <operator>_final_result.csv   the series of one operator, written as it comes; of its last run where it has several
     <operator>__<server>_...      likewise, of a server beside it; of one that all share: pipeline__<server>_...
     <operator>_repeat<n>.csv      the series of an earlier run of it, moved here when the next one begins
-    <operator>_verify<n>.csv      the series of a run of it under limits; so for search
+    <operator>_verify<n>.csv      the series of a run of it under limits; so for search. One that is to take the place
+                                  of an earlier run's ends in .new until its verdict is in
     <operator>_warmup<n>.csv      likewise of a warm-up; no operator can be called so that its own file has such a name
     summary.csv                   one row per operator
     trials.csv                    one row per run under limits, where there were any
@@ -44,6 +45,7 @@ _REPEAT_WORDS = {RepeatKind.MEASURED: "repeat", RepeatKind.WARMUP: "warmup"}
 VERIFY, SEARCH = "verify", "search"  # what series of runs under limits are called
 _NUMBERED = "|".join((*_REPEAT_WORDS.values(), VERIFY, SEARCH))
 _NUMBERED_NAME = re.compile(rf"(?P<operator>.+)_(?:{_NUMBERED})[1-9][0-9]*\.csv")
+_ASIDE = ".new"  # ends the name of a series that is to take the place of an earlier run's
 _RESERVE_BYTES = 64 * 1024
 _HEAD_CHARACTERS = 2000
 _MOST_DIGITS = 40  # more than any counter has, and few enough for a float
@@ -119,7 +121,8 @@ class RunFolder:
         named = map(self.path.joinpath, (RUN_FILE, SUMMARY_FILE, TRIALS_FILE, REPORT_FILE))
         fixed = [path for path in (*named, *series) if path.exists()]
         # However many this run will write: those of a longer earlier run must not stay beside its own.
-        return fixed + sorted(path for path in self.path.glob("*.csv") if self._is_numbered(path.name))
+        numbered = (path for ends in ("", _ASIDE) for path in self.path.glob(f"*.csv{ends}"))
+        return fixed + sorted(path for path in numbered if self._is_numbered(path.name.removesuffix(_ASIDE)))
 
     def _is_numbered(self, name: str) -> bool:
         match = _NUMBERED_NAME.fullmatch(name)
@@ -136,19 +139,38 @@ class RunFolder:
     def open_trial(self, word: str, number: int, operator: str, header: str) -> SeriesFile:
         """Open the series file of one of an operator's runs under limits.
 
+        Where a result is added to, an earlier run's series stays beside it until `settle_trials`.
+
         Args:
             word: `VERIFY` or `SEARCH`.
         """
-        return SeriesFile(self.path / f"{operator}_{word}{number}.csv", header)
+        path = self._trial(word, number, operator)
+        return SeriesFile(path, header, written=_aside(path) if self._update else path)
 
-    def drop_trials(self, word: str, names: Iterable[str], last: int) -> None:
-        """Remove the series that an earlier run under limits left of these operators, where it had more than this."""
+    def settle_trials(self, word: str, names: Iterable[str], last: int) -> None:
+        """Let the new series of runs under limits take the place of an earlier run's, of which none stays.
+
+        Args:
+            names: of operators and servers.
+            last: how many such runs there are now; 0 = none, and the earlier run's series stay.
+        """
         for name in names:
-            number = last + 1
-            while (path := self.path / f"{name}_{word}{number}.csv").exists():
-                with _writing(path):
-                    path.unlink()
-                number += 1
+            pattern = re.compile(rf"{re.escape(name)}_{word}([1-9][0-9]*)\.csv(?:{re.escape(_ASIDE)})?")
+            found = {match[1] for path in self.path.iterdir() if (match := pattern.fullmatch(path.name))}
+            for number in map(int, found):
+                self._settle(self._trial(word, number, name), is_now=number <= last, stays=not last or not self._update)
+
+    def _settle(self, path: Path, *, is_now: bool, stays: bool) -> None:
+        with _writing(path):
+            if not is_now:
+                _aside(path).unlink(missing_ok=True)
+            if _aside(path).exists():
+                _aside(path).replace(path)
+            elif not stays:
+                path.unlink(missing_ok=True)
+
+    def _trial(self, word: str, number: int, name: str) -> Path:
+        return self.path / f"{name}_{word}{number}.csv"
 
     def move_series(self, operator: str, kind: RepeatKind, number: int) -> Path:
         """Give the series of an earlier repeat a name of its own, to make room for the next one's; returns it."""
@@ -181,13 +203,22 @@ class RunFolder:
             self._reserve_fd = None
 
 
-class SeriesFile:
-    """A series on disk: lines go out in whole batches, and a batch that does not fit leaves no torn line."""
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + _ASIDE)
 
-    def __init__(self, path: Path, header: str) -> None:
+
+class SeriesFile:
+    """A series on disk: lines go out in whole batches, and a batch that does not fit leaves no torn line.
+
+    Args:
+        path: what it is called.
+        written: where it lies until it gets that name; None = there.
+    """
+
+    def __init__(self, path: Path, header: str, written: Path | None = None) -> None:
         self.path = path
         with _writing(path):
-            self._fd = os.open(path, _SERIES_FLAGS, 0o644)
+            self._fd = os.open(written or path, _SERIES_FLAGS, 0o644)
         self._size = 0
         self.write(header)
 

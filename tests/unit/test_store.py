@@ -36,7 +36,17 @@ from cpost.model import (
     Verdict,
     Verification,
 )
-from cpost.store import REPORT_FILE, RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
+from cpost.store import (
+    REPORT_FILE,
+    RUN_FILE,
+    SCHEMA_VERSION,
+    SEARCH,
+    SUMMARY_FILE,
+    VERIFY,
+    RunFolder,
+    SeriesFile,
+    load_run,
+)
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))  # records hold numbers
 FIGURE = st.none() | st.floats(0, 1e15)
@@ -468,3 +478,65 @@ def test_other_names_are_no_results(tmp_path: Path, name: str) -> None:
     folder.prepare()
     folder.close()
     assert (tmp_path / name).read_text() == "mine"
+
+
+# ---------------------------------------------------------------- runs under limits
+
+
+def trial(folder: RunFolder, number: int, text: str, name: str = "a", word: str = VERIFY) -> None:
+    series = folder.open_trial(word, number, name, text)
+    assert series.path.name == f"{name}_{word}{number}.csv"
+    series.close()
+
+
+def series_of(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("*.csv*")}
+
+
+@pytest.fixture
+def proven(tmp_path: Path) -> RunFolder:
+    """A folder with three runs under limits of an earlier verification, and two new ones that have no verdict yet."""
+    first = RunFolder(tmp_path, OPERATORS, overwrite=True)
+    for number in (1, 2, 3):
+        trial(first, number, f"old {number}")
+    trial(first, 1, "searched", word=SEARCH)
+    trial(first, 1, "beside", name="a_b")
+    first.close()
+    again = RunFolder(tmp_path, OPERATORS, overwrite=False, update=True)
+    trial(again, 1, "new 1")
+    trial(again, 2, "new 2")
+    return again
+
+
+OTHERS = {"a_search1.csv": "searched", "a_b_verify1.csv": "beside"}
+
+
+def test_series_that_are_told_of_stay_until_there_is_a_new_verdict(proven: RunFolder) -> None:
+    old = {f"a_verify{number}.csv": f"old {number}" for number in (1, 2, 3)}
+    asides = {"a_verify1.csv.new": "new 1", "a_verify2.csv.new": "new 2"}
+    assert series_of(proven.path) == {**old, **asides, **OTHERS}
+    proven.settle_trials(VERIFY, ["a"], 0)
+    assert series_of(proven.path) == {**old, **OTHERS}
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_new_series_take_the_place_of_all_earlier_ones(proven: RunFolder, last: int) -> None:
+    proven.settle_trials(VERIFY, ["a"], last)
+    new = {f"a_verify{number}.csv": f"new {number}" for number in range(1, last + 1)}
+    assert series_of(proven.path) == {**new, **OTHERS}
+
+
+def test_a_new_result_has_its_series_in_place_at_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=True)
+    trial(folder, 1, "new 1")
+    trial(folder, 2, "ended early")
+    folder.settle_trials(VERIFY, ["a"], 1)
+    assert series_of(tmp_path) == {"a_verify1.csv": "new 1", "a_verify2.csv": "ended early"}
+
+
+def test_what_a_killed_verification_left_goes_with_the_next_run(proven: RunFolder) -> None:
+    proven.close()
+    made = RunFolder(proven.path, (*OPERATORS, "a_b"), overwrite=True)
+    made.prepare()
+    made.close()
+    assert series_of(proven.path) == {}

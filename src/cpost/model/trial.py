@@ -91,15 +91,24 @@ class Verification:
     """Whether a recommendation held when it was applied.
 
     Attributes:
-        verdict: of the last trial, whose limits are the recommendation now.
+        verdict: of the last trial. Its limits are the recommendation now, but for what the host could not give, and
+            for raises that were taken back.
         baseline_wall_ns: the time without limits that trials are compared with; the median of repeats.
         max_slowdown: the most that was allowed.
+        ended_at: when the last run ended (ISO 8601, UTC).
+        hostname, cpus: of the host that it ran on, which need not be the one that was measured on; empty, None = not
+            told.
+        cpost_version: which cpost did it; empty = not told.
     """
 
     verdict: Verdict
     baseline_wall_ns: int | None
     max_slowdown: float
     trials: tuple[Trial, ...]
+    ended_at: str = ""
+    hostname: str = ""
+    cpus: int | None = None
+    cpost_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def verified_section(record: OperatorRecord, verification: Verification, reader:
         for each in strands
         for note in reader.missing(each.series, each.result)
     ]
-    caption = f"Run under what was recommended, {_allowed(verification.max_slowdown, verification.baseline_wall_ns)}"
+    caption = f"Run under what was recommended{_occasion(verification)}, {_allowed(verification)}"
     return Section(
         title=f"{record.operator} under its recommendation",
         anchor=f"{anchor_of(record.operator)}--verified",
@@ -68,7 +68,7 @@ def verified_section(record: OperatorRecord, verification: Verification, reader:
 def search_section(record: OperatorRecord, search: Search) -> Section:
     """What was tried, in the order of the limits, and what follows."""
     tables, notes, curves = list[Table](), list[Note](), list[Curve]()
-    allowed = _allowed(search.max_slowdown, search.baseline_wall_ns)
+    allowed = _allowed(search)
     if search.memory is not None:
         notes.append(Note("found", memory_answer(search.memory)))
         curves += _memory_curve(record, search, search.memory)
@@ -162,9 +162,21 @@ def _levels(search: Search) -> tuple[Level, ...]:
 # ---------------------------------------------------------------- tables
 
 
-def _allowed(max_slowdown: float, baseline_wall_ns: int | None) -> str:
-    baseline = UNKNOWN if baseline_wall_ns is None else format_seconds(baseline_wall_ns)
-    return f"at most {max_slowdown:.0%} longer than {baseline}"
+def _allowed(proof: Verification | Search) -> str:
+    """How long a run may take, in words: the share of a short one is less than what is never held against it."""
+    baseline_ns, share = proof.baseline_wall_ns, f"{proof.max_slowdown:.0%}"
+    if baseline_ns is None:
+        return f"at most {share} slower than without limits, which took a time that is not known"
+    allowed_ns = allowance_ns(baseline_ns, proof.max_slowdown)
+    longest = format_seconds(baseline_ns + allowed_ns)
+    by = share if allowed_ns == round(baseline_ns * proof.max_slowdown) else format_seconds(allowed_ns)
+    return f"for at most {longest}: {by} longer than the {format_seconds(baseline_ns)} without limits"
+
+
+def _occasion(verification: Verification) -> str:
+    """When and where it was, as far as the record tells."""
+    where = f" on {verification.hostname}" if verification.hostname else ""
+    return where + (f" ({verification.ended_at})" if verification.ended_at else "")
 
 
 def _trials(caption: str, trials: Sequence[Trial], by: Callable[[Trial], int]) -> Table:
