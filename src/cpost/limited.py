@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from cpost.measurer import Measurer, Once, Subject
-from cpost.model import Enforced, Mount, Outcome, Step, StepResult, Trial
+from cpost.model import Enforced, Outcome, Step, StepResult, Trial
 from cpost.outputs import OutputFolders
 from cpost.store import RunFolder
 from cpost.trials import Observed, judge, longest_ns
@@ -36,6 +35,7 @@ class LimitedRuns:
         word: what the series of these runs are called.
         max_slowdown: how much longer than without limits, as a share.
         cores: how many the host has.
+        cold_inputs: those that the run without limits had to read from the disk, so that these have to, too.
 
     Attributes:
         last: how the last one ended; None = there was none.
@@ -52,6 +52,7 @@ class LimitedRuns:
         word: str,
         max_slowdown: float,
         cores: int,
+        cold_inputs: Collection[str] = (),
     ) -> None:
         self._measurer = measurer
         self._subject = subject
@@ -61,6 +62,7 @@ class LimitedRuns:
         self._word = word
         self.max_slowdown = max_slowdown
         self.cores = cores
+        self._cold_inputs = cold_inputs
         self.last: StepResult | None = None
         self.count = 0
 
@@ -78,11 +80,13 @@ class LimitedRuns:
         self._audience.trial_begins(step.operator, _told(step, enforced))
         limited = replace(_limited(step, enforced), timeout_ns=self._longest_ns(step, enforced[0], baseline_ns))
         if self._scratch is not None:
-            limited = _moved(limited, self._scratch.root)
+            limited = self._scratch.moved(limited)
         self._subject.renew(limited, self._scratch)
+        cached_bytes = self._subject.chill(limited, self._cold_inputs)
         once = self._measurer.once(limited, earlier, (), partial(self._folder.open_trial, self._word, number))
         fixed = step.duration_ns is not None
         trial = judge(_observed(once), enforced, baseline_ns, self.max_slowdown, fixed=fixed)
+        trial = replace(trial, cached_input_bytes=cached_bytes)
         self.last = trial.result
         self.count += 1
         self._audience.trial_ends(trial)
@@ -116,30 +120,6 @@ def _limited(step: Step, enforced: Sequence[Enforced]) -> Step:
         cpu_limit_millicores=own.limits.cpu_millicores or 0,
         memory_limit_bytes=whole_pages(own.limits.memory_bytes) if own.limits.memory_bytes else step.memory_limit_bytes,
         shm_bytes=own.dev_shm_bytes or step.shm_bytes,
-    )
-
-
-def _moved(step: Step, root: Path) -> Step:
-    """The step with all that it writes below another folder."""
-    before = Path(step.output_folders[0]).parent
-    outputs = {source: str(root / Path(source).relative_to(before)) for source in step.output_folders}
-    shared = {
-        source: str(root / f"{step.operator}__shared" / str(number))
-        for number, source in enumerate(step.shared_folders)
-    }
-    places = {**outputs, **shared}
-
-    def mounts(all_mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
-        return tuple(replace(mount, source=places.get(mount.source, mount.source)) for mount in all_mounts)
-
-    servers = (replace(each, step=replace(each.step, mounts=mounts(each.step.mounts))) for each in step.servers)
-    return replace(
-        step,
-        mounts=mounts(step.mounts),
-        output_folders=tuple(outputs.values()),
-        copies=tuple(replace(copy, folder=places.get(copy.folder, copy.folder)) for copy in step.copies),
-        shared_folders=tuple(places[source] for source in step.shared_folders),
-        servers=tuple(servers),
     )
 
 

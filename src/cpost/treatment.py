@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -17,10 +17,14 @@ from cpost.repeats import RepeatAudience, Runner
 from cpost.search import Searcher, SearchPlan
 from cpost.store import SEARCH, VERIFY, RunFolder
 from cpost.verifier import Verifier
+from cpost.volumes import Volumes
 
 
 class Audience(RepeatAudience, TrialAudience, Protocol):
     """Who is shown what is done to operators."""
+
+    def warn(self, text: str) -> None:
+        """Something that may bend the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class Workshop:
     Attributes:
         cores: how many the host has.
         host: it.
-        scratch: where runs write whose outputs nobody reads.
+        scratch: where runs write whose outputs nobody reads; emptied after each operator.
+        volumes: keep what an operator finds in its volumes, where it runs several times.
         keep: puts an operator's record on disk as it is so far.
     """
 
@@ -43,6 +48,7 @@ class Workshop:
     cores: int
     scratch: OutputFolders
     keep: Callable[[OperatorRecord], None]
+    volumes: Volumes
     host: HostFacts = field(default_factory=HostFacts)
 
     def measure(self, step: Step, warnings: Iterable[str]) -> OperatorRecord:
@@ -52,8 +58,8 @@ class Workshop:
         )
         return runner.run(step, warnings)
 
-    def limited(self, word: str, scratch: OutputFolders | None) -> LimitedRuns:
-        """Runs under limits."""
+    def limited(self, word: str, scratch: OutputFolders | None, cold_inputs: Collection[str] = ()) -> LimitedRuns:
+        """Runs under limits; see `LimitedRuns`."""
         return LimitedRuns(
             self.measurer,
             self.subject,
@@ -63,6 +69,7 @@ class Workshop:
             word,
             self.options.max_slowdown,
             self.cores,
+            cold_inputs,
         )
 
     def settled(self, word: str, step: Step, record: OperatorRecord, runs: LimitedRuns) -> OperatorRecord:
@@ -77,6 +84,7 @@ class Workshop:
         """
         over = runs.last is not None and runs.last.outcome in ENDS_ALL
         self.folder.settle_trials(word, _names(step), runs.count - over)
+        self.subject.discard(step, self.scratch)
         if over:
             self.keep(record)
         self.go_on_after(record.operator, runs.last)
@@ -108,11 +116,14 @@ class Sizing:
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`."""
+        options = shop.options
+        if options.verify or options.warmup or options.repeat > 1:
+            warnings = (*warnings, *shop.volumes.keep(step))
         record = shop.measure(step, warnings)
-        if not shop.options.verify:
+        if not options.verify:
             return record
         shop.keep(record)
-        runs = shop.limited(VERIFY, shop.scratch)
+        runs = shop.limited(VERIFY, shop.scratch, record.cold_inputs)
         proven = Verifier(runs, shop.host, shop.host).verify(step, record)
         return shop.settled(VERIFY, step, proven, runs)
 
@@ -134,8 +145,11 @@ class Proving:
         Where it had to be run without limits for that, its result is that run's; whatever else was measured is the
         earlier run's.
         """
-        runs = shop.limited(VERIFY, None)
-        proven = Verifier(runs, shop.host, self._host).verify(step, self._records[step.operator])
+        record = self._records[step.operator]
+        for warning in shop.volumes.keep(step):
+            shop.audience.warn(f"{step.operator}: {warning}")
+        runs = shop.limited(VERIFY, None, record.cold_inputs)
+        proven = Verifier(runs, shop.host, self._host).verify(step, record)
         proven = shop.settled(VERIFY, step, proven, runs)
         if runs.last is not None and runs.last.outcome is Outcome.COMPLETED:
             return proven
@@ -179,9 +193,9 @@ class Searching:
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`."""
-        record = shop.measure(step, warnings)
+        record = shop.measure(step, (*warnings, *shop.volumes.keep(step)))
         if self._plan.operators and step.operator not in self._plan.operators:
             return record
         shop.keep(record)
-        runs = shop.limited(SEARCH, shop.scratch)
+        runs = shop.limited(SEARCH, shop.scratch, record.cold_inputs)
         return shop.settled(SEARCH, step, Searcher(runs, self._plan).search(step, record), runs)

@@ -26,8 +26,9 @@ from cpost.model import (
 from cpost.raises import SHORT_SHARE, lasting, next_try
 from cpost.spread import baseline_wall_ns
 from cpost.trials import held_back
-from cpost.units import MILLICORES_PER_CORE, format_mb, format_seconds, round_up
+from cpost.units import MB, MILLICORES_PER_CORE, format_mb, format_seconds, round_up
 
+_MUCH_CACHED_BYTES = 16 * MB  # of inputs, which a reader with a small limit might have been slower without
 # How the reasons begin that an earlier verification left.
 _PROOFS = ("verified:", "not verified:", "raised:", "tried again:", "put back:")
 
@@ -117,6 +118,8 @@ class Verifier:
             said += f"; {', '.join(shared)}, which other operators share, had no limits"
         if step.duration_ns is None and not found.baseline_wall_ns:
             said += "; whether it was slower is not known, as its time without limits is not"
+        if last.cached_input_bytes is not None and last.cached_input_bytes >= _MUCH_CACHED_BYTES:
+            said += f"; {format_mb(last.cached_input_bytes)} of its inputs lay in the page cache, for free"
         if self._is_elsewhere:
             said += f"; on another host ({self._here.hostname}), so its time says little"
         put_back = lasting(found.trials) != last.enforced

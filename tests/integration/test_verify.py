@@ -261,6 +261,47 @@ def test_servers_are_limited_too_and_raised_apart(
     assert all((folder / each["series"]).exists() for each in rows)
 
 
+# ---------------------------------------------------------------- other formats
+
+COMPOSE = """\
+services:
+  first:
+    image: IMAGE
+    command: [sh, -ec, "mkdir /data/x; appetite touch 20"]
+    volumes: ["data:/data"]
+  second:
+    image: IMAGE
+    command: [sh, -ec, '[ "$$(ls /data)" = x ]; mkdir /data/y']
+    volumes: ["data:/data"]
+    depends_on: {first: {condition: service_completed_successfully}}
+  busy:
+    image: IMAGE
+    command: [appetite, burn, "100000", "2"]
+    restart: always
+volumes: {data: {}}
+"""
+
+
+def test_volumes_are_as_they_were_and_services_are_judged_by_what_held_them_back(
+    cpost: Cpost, payload: Path, metrics: Path, image: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE.replace("IMAGE", image))
+    lenient = ("--max_slowdown", "1000%")
+    cpost(file, payload, "--metrics_dir", metrics, "--duration", "1s", "--verify", *lenient).ended(0)
+    record = harness.load_run(metrics)
+    assert [verdicts(each) for each in record["operators"]] == [["holds"]] * 3
+    folder = copied(metrics, tmp_path / "copy", {"busy": {"cpu_millicores": 50}})
+    done = cpost("verify", folder, "--max_slowdown", "50%").ended(3)
+    record = harness.load_run(folder)
+    assert not any("broken" in verdicts(of(record, name)) for name in ("first", "second"))
+    busy = of(record, "busy")["verification"]["trials"]
+    assert [each["verdict"] for each in busy] == ["slow"] * 4
+    assert [each["enforced"][0]["limits"]["cpu_millicores"] for each in busy] == [50, 150, 250, 380]
+    assert all(each["slowdown"] is None and each["throttled_share"] > 0.5 for each in busy)
+    assert "Too slow: " in done.out
+
+
 # ---------------------------------------------------------------- cpost search
 
 
@@ -343,6 +384,10 @@ def test_a_reader_of_files_does_without_their_cache_and_the_runs_are_bounded(
     assert search["memory"]["smallest_bytes"] < 16 * MB
     assert (search["cpu"]["trials"], search["cpu"]["settled"]) == ([], False)
     assert "No number of cores was tried for reader: the budget of 1 runs was spent, see --max_runs" in done.err
+    assert done.operator("reader")["cold_inputs"] == ["/in"]
+    for trial in search["memory"]["trials"]:  # they had to read it, too, and paid for that
+        assert trial["cached_input_bytes"] < 2**20
+        assert trial["usage"]["cache_peak_bytes"] > MB
 
 
 def test_an_operator_that_is_not_there_is_refused(

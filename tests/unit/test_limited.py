@@ -54,6 +54,7 @@ class Runs:
     def __init__(self, own: Behave, server: Behave | None = None, cores: int = 8) -> None:
         self._own, self._server = own, server
         self.fixed = False
+        self.cached: int | None = None
         self.cores = cores
         self.max_slowdown = 0.1
         self.ran: list[tuple[tuple[Enforced, ...], int, int, int | None]] = []
@@ -62,7 +63,7 @@ class Runs:
         self.ran.append((tuple(enforced), number, earlier, baseline_ns))
         servers = (self._server(enforced),) if self._server else ()
         run = Observed(self._own(enforced), usage(), None, servers)
-        return judge(run, enforced, baseline_ns, 0.1, fixed=self.fixed)
+        return replace(judge(run, enforced, baseline_ns, 0.1, fixed=self.fixed), cached_input_bytes=self.cached)
 
 
 def holds_from(memory_bytes: int) -> Behave:
@@ -246,6 +247,14 @@ def test_a_time_that_is_not_known_is_no_proof_of_speed() -> None:
     )
 
 
+@pytest.mark.parametrize(("cached", "is_said"), [(None, False), (15 * MB, False), (16 * MB, True)])
+def test_inputs_that_no_limit_paid_for_are_told(cached: int | None, is_said: bool) -> None:
+    given: Any = Runs(lambda _: well())
+    given.cached = cached
+    said = Verifier(given, HERE, HERE).verify(STEP, record(result=well())).recommendation.reasons[1]
+    assert ("; 16.000 MB of its inputs lay in the page cache, for free" in said) is is_said
+
+
 def test_where_and_when_is_in_the_record() -> None:
     given: Any = Runs(lambda _: well())
     elsewhere = HostFacts(hostname="laptop", cpus=8)
@@ -342,6 +351,9 @@ class Measured:
     def renew(self, of: Step, outputs: OutputFolders | None = None) -> None:
         self.renewed.append((of.output_folders, outputs))
 
+    def chill(self, _: Step, cold: Sequence[str]) -> int:
+        return len(cold)
+
     def once(self, of: Step, earlier: int, warnings: Sequence[str], opens: Any) -> Once:
         self.steps.append(of)
         file = opens(of.operator, "header\n")
@@ -373,6 +385,7 @@ def test_limits_get_to_the_containers_and_no_further(tmp_path: Path) -> None:
         "a: cpu 1.5, memory 100.000 MB, shared memory 67.109 MB; a__s with cpu 2; pipeline__t without limits"
     ]
     assert told.ended == [Verdict.HOLDS]
+    assert trial.cached_input_bytes == 0
     assert (runs.last, runs.count) == (well(), 1)
     assert subject.renewed == [(("/out/a",), None)]
 

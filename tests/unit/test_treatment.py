@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cpost.outputs import OutputFolders
 from cpost.search import SearchPlan
 from cpost.store import RunFolder
 from cpost.treatment import Proving, Searching, Sizing, Treatment, Workshop
+from cpost.volumes import Volumes
 
 STEP = step(operator="a", output_folders=("/out/a",), memory_limit_bytes=10**12, shm_bytes=2**30)
 Behave = Callable[[Step], StepResult]
@@ -39,6 +40,7 @@ class Place:
         self.behave = behave
         self.kept: list[OperatorRecord] = []
         self.ran: list[tuple[str, int]] = []
+        self.chilled: list[Collection[str]] = []
         self.folder = RunFolder(folder / "metrics", ["a"], overwrite=True, update=True)
         self.interrupts = Interrupts()
         given: Any = self
@@ -51,6 +53,7 @@ class Place:
             audience=given,
             scratch=OutputFolders(folder / "trials", overwrite=True),
             keep=self.kept.append,
+            volumes=Volumes(folder / "volumes"),
             cores=2,
         )
 
@@ -59,6 +62,12 @@ class Place:
         file.close()
         self.ran.append((of.output_folders[0], of.memory_limit_bytes))
         return Once(self.behave(of), usage(), (), None, file.path.name)
+
+    def cold_inputs(self, _: Step) -> tuple[str, ...]:
+        return ("/in",)
+
+    def chill(self, _: Step, cold: Collection[str]) -> None:
+        self.chilled.append(cold)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
@@ -165,6 +174,28 @@ def test_series_of_an_earlier_longer_verification_go(tmp_path: Path) -> None:
     place = Place(tmp_path, lambda _: well())
     place.treat(proving())
     assert place.files() == {"a_verify1.csv", "a_search2.csv", "a_final_result.csv"}
+
+
+@pytest.mark.parametrize(
+    ("by", "cold"),
+    [
+        (Sizing(), ("/in",)),
+        (Searching(SearchPlan(frozenset(), True, False, 1)), ("/in",)),
+        (proving(replace(MEASURED, cold_inputs=("/models",))), ("/models",)),
+    ],
+)
+def test_runs_under_limits_read_from_the_disk_what_the_one_without_did(
+    tmp_path: Path, by: Treatment, cold: tuple[str, ...]
+) -> None:
+    place = Place(tmp_path, lambda _: well(), verify=True)
+    place.treat(by)
+    assert place.chilled == [cold]
+
+
+def test_several_runs_without_limits_find_their_inputs_warm(tmp_path: Path) -> None:
+    place = Place(tmp_path, lambda _: well(), verify=True, repeat=3)
+    place.treat(Sizing())
+    assert place.chilled == [()]
 
 
 def test_only_the_operators_that_were_named_are_searched(tmp_path: Path) -> None:

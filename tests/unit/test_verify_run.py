@@ -173,6 +173,12 @@ def test_how_an_operator_ends_now_is_told_and_not_mixed_into_what_was_measured(t
     assert given._ended == {"a": Outcome.COMPLETED}  # what reads its outputs reads whole ones
 
 
+def test_runs_under_limits_write_to_the_disk_that_the_outputs_are_on() -> None:
+    work = Path("/tmp/cpost_run_of_somebody")
+    assert execution._scratch_folder(work / "outputs", work) == work / "trials"
+    assert execution._scratch_folder(Path("/data/out"), work) == Path("/data/out/.cpost_run_of_somebody")
+
+
 # ---------------------------------------------------------------- other images
 
 

@@ -161,6 +161,8 @@ class OperatorRecord:
         spreads: None where no two measured repeats ended well and have a figure.
         servers: those that ran beside it and ended with it; over repeats as `usage` is.
         verification: None = its recommendation was not tried.
+        cold_inputs: where its container (a server's: with its name and a colon) saw inputs that were not in the page
+            cache when its run began, and so were read from the disk and charged to it; empty for several runs.
         search: None = nothing smaller was looked for.
         site: what the definition calls the container that it is a use of; empty = as the operator.
     """
@@ -177,6 +179,7 @@ class OperatorRecord:
     doubts: tuple[Doubt, ...] = ()
     servers: tuple[ServerRecord, ...] = ()
     verification: Verification | None = None
+    cold_inputs: tuple[str, ...] = ()
     search: Search | None = None
     site: str = ""
     declared_limits: Resources = _NOTHING

@@ -57,6 +57,8 @@ class Trial:
         stalled_share: of its life, the time in which some task of it waited for memory (PSI); None = the kernel does
             not tell.
         servers: how they ended, in the order of `enforced`.
+        cached_input_bytes: of its inputs, what lay in the page cache when it began: no limit pays for that. None = the
+            kernel does not tell.
     """
 
     enforced: tuple[Enforced, ...]
@@ -69,6 +71,7 @@ class Trial:
     stalled_share: float | None = None
     servers: tuple[StepResult, ...] = ()
     series_file: str = ""
+    cached_input_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` where nothing says what the operator was limited to."""
