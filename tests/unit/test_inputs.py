@@ -88,3 +88,7 @@ def test_of_very_many_files_and_bytes_some_stand_for_all(tmp_path: Path, monkeyp
     monkeypatch.setattr(page_cache, "_MOST_FILES", 1)
     monkeypatch.setattr(page_cache, "_MOST_BYTES", SIZE // 2)
     assert cached(path) == Cached(SIZE // 2, SIZE // 2)
+    monkeypatch.undo()
+    assert cached(path) == Cached(2 * SIZE, 2 * SIZE)
+    monkeypatch.setattr(page_cache, "_MOST_BYTES_IN_ALL", SIZE)
+    assert cached(path) == Cached(SIZE, SIZE)

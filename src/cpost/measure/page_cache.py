@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 _MOST_FILES = 10_000  # that are looked at: the others will be much like them
 _MOST_BYTES = 1 << 30  # of a file, from its start
+_MOST_BYTES_IN_ALL = 1 << 35
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -46,6 +47,8 @@ def cached(path: Path) -> Cached | None:
             return None
         found += min(length, sum(page & 1 for page in pages) * mmap.PAGESIZE)
         whole += length
+        if whole >= _MOST_BYTES_IN_ALL:
+            break
     return Cached(found, whole)
 
 
