@@ -139,7 +139,8 @@ def _cpu_curve(search: Search, found: CpuChoice) -> list[Curve]:
 
 def _point(trial: Trial, at: float, limit: str) -> Point:
     """A run that broke, or was stopped, has no time that says anything: how long it took depends on the limit."""
-    wall_ns = trial.result.wall_ns if trial.result.outcome is Outcome.COMPLETED else None
+    whole = trial.verdict is not Verdict.BROKEN and trial.result.outcome is Outcome.COMPLETED
+    wall_ns = trial.result.wall_ns if whole else None
     time = [] if wall_ns is None else [format_seconds(wall_ns)]
     slowdown = [] if wall_ns is None or trial.slowdown is None else [_share(trial.slowdown, "+.1%")]
     cause = [trial.cause] if wall_ns is None and trial.cause else []
