@@ -24,9 +24,9 @@ from cpost.limited import LimitedRuns
 from cpost.measure.engine import Engine
 from cpost.measure.sampler import SamplingProcess
 from cpost.model import Enforced, OperatorRecord, Options, Outcome, Resources, Step, Trial, Verdict
+from cpost.raises import raised
 from cpost.store import VERIFY
 from cpost.treatment import Workshop
-from cpost.trials import raised
 from cpost.units import MILLICORES_PER_CORE, NS_PER_S
 
 _MOST_NS = 20 * NS_PER_S  # far more than any operator takes that is not starved
@@ -91,7 +91,7 @@ def apply(
 def fate_of(trial: Trial) -> Fate:
     """What a run under limits says.
 
-    One whose time is up was too slow. One that was slow although no limit held it back (see `cpost.trials.raised`)
+    One whose time is up was too slow. One that was slow although no limit held it back (see `cpost.raises.raised`)
     held: the host was to blame.
     """
     result = trial.result

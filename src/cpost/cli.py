@@ -95,7 +95,9 @@ def run(pipeline: Path, *, as_json: bool, quiet: bool, verbose: bool, **chosen: 
     _run(partial(session.size_pipeline, pipeline, options), as_json=as_json, quiet=quiet, verbose=verbose)
 
 
-def _run(job: Callable[[Console, Interrupts], Run], *, as_json: bool, quiet: bool, verbose: bool) -> NoReturn:
+def _run(
+    job: Callable[[Console, Interrupts], Run], *, as_json: bool, quiet: bool, verbose: bool, proving: bool = False
+) -> NoReturn:
     """Do what runs a pipeline, with a console that looks on and signals taken note of, and end as the run did."""
     from cpost.console import Console
     from cpost.interrupts import Interrupts
@@ -105,13 +107,13 @@ def _run(job: Callable[[Console, Interrupts], Run], *, as_json: bool, quiet: boo
     with interrupts.installed():
         result = job(console, interrupts)
     console.require_output()
-    _exit(result, interrupts.signum)
+    _exit(result, interrupts.signum, proving=proving)
 
 
-def _exit(result: Run, signum: int | None) -> NoReturn:
+def _exit(result: Run, signum: int | None, *, proving: bool) -> NoReturn:
     from cpost import session
 
-    code = 128 + signum if signum is not None else session.exit_code(result)
+    code = 128 + signum if signum is not None else session.exit_code(result, proving=proving)
     if code == ExitCode.ENVIRONMENT:
         raise HostError(
             f"the engine was lost while {result.operators[-1].operator} ran",
@@ -128,7 +130,8 @@ def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, ve
     """Run a measured pipeline again, each operator under what RUN_DIR recommends for it."""
     from cpost import session
 
-    _run(partial(session.verify_run, run_dir, max_slowdown), as_json=as_json, quiet=quiet, verbose=verbose)
+    job = partial(session.verify_run, run_dir, max_slowdown)
+    _run(job, as_json=as_json, quiet=quiet, verbose=verbose, proving=True)
 
 
 @cli.command()

@@ -1,23 +1,28 @@
 """Two records -> what differs between them, and whether that is more than the runs' own spread; pure.
 
-Beyond the spread means that all runs of one side lie on one side of all runs of the other. If nothing had changed, that
-would happen by chance with n and m runs once in (n + m choose n) cases for each direction: 1 in 252 with five each.
+What is compared is the median of a side's runs, of memory the highest. A side's own spread is the width of its inner
+half, from the lower quartile to the upper one: one odd run among several does not widen it. A difference is beyond the
+spread where it is more than those of both sides together. docs/checking.md says how often chance does that.
 """
 
 from __future__ import annotations
 
+import shlex
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cpost.model import (
     PIPELINE,
     Advice,
+    Certainty,
     Comparison,
     Declared,
     Difference,
     Figure,
     HostDifference,
+    HostFacts,
     Meaning,
     OperatorRecord,
     Outcome,
@@ -26,24 +31,33 @@ from cpost.model import (
     RepeatKind,
     Resources,
     Run,
+    ServerKind,
     ServerRecord,
     StepResult,
     SubjectDifferences,
     Usage,
+    busiest,
+    cpu_certainty,
+    fullest,
+    need_certainty,
+    peak_certainty,
 )
 from cpost.policy import sized_server
 from cpost.spread import FIGURES, MEMORY, PERCENT, TIME_NS, TIME_US, Bound, Read, measured, spread
 from cpost.units import format_mb, format_seconds
 
 SHOWN = tuple(figure for figure in Figure if figure is not Figure.CPU_P99_PCT)
-_NOT_KNOWN = "not known"
-_SAME_MEMORY_SHARE = 100  # the kernel keeps a little for itself, each version another little
+_NOT_KNOWN, _NONE = "not known", "none"
+_SAME_SIZE_SHARE = 100  # the kernel keeps a little for itself, each version another little
+_SHORT_ID = 12
 _GRAINS: Mapping[Figure, Bound] = {
     Figure.WALL_NS: TIME_NS,
     Figure.CPU_US: TIME_US,
     Figure.MEMORY_PEAK_BYTES: MEMORY,
     Figure.NEED_PEAK_BYTES: MEMORY,
+    Figure.GPU_MEMORY_PEAK_BYTES: MEMORY,
 }
+_DOUBTFUL_LAST = tuple(Certainty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,7 @@ class Subject:
     """
 
     name: str
+    image: str
     declared: Declared
     result: StepResult
     advice: Recommendation
@@ -93,12 +108,27 @@ def difference(figure: Figure, before: Subject, after: Subject) -> Difference:
     old, new = _values(figure, before), _values(figure, after)
     return Difference(
         figure,
-        statistics.median(old) if old else None,
-        statistics.median(new) if new else None,
-        _meaning(old, new, _grain(figure)),
+        _for_all(figure, old) if old else None,
+        _for_all(figure, new) if new else None,
+        _meaning(figure, old, new),
         spread(old),
         spread(new),
+        certainty(figure, before),
+        certainty(figure, after),
     )
+
+
+def certainty(figure: Figure, subject: Subject) -> Certainty:
+    """How sure a figure is over all runs that count: as the least sure of them."""
+    return max((_certainty(figure, run) for run in subject.runs), key=_DOUBTFUL_LAST.index, default=Certainty.EXACT)
+
+
+def _certainty(figure: Figure, run: Repeat) -> Certainty:
+    if figure.of_gpu or figure is Figure.WALL_NS:
+        return Certainty.EXACT
+    if figure is Figure.MEMORY_PEAK_BYTES and run.usage is not None:
+        return peak_certainty(run.result, run.usage)
+    return need_certainty(run.result) if figure.of_memory else cpu_certainty(run.result)
 
 
 def _grain(figure: Figure) -> float:
@@ -106,28 +136,98 @@ def _grain(figure: Figure) -> float:
     return _GRAINS.get(figure, PERCENT).least
 
 
+# ---------------------------------------------------------------- what else may explain a difference
+
+
 def host_differences(before: Run, after: Run) -> tuple[HostDifference, ...]:
-    """What the hosts, and the ways of measuring, do not have in common."""
-    facts = [
-        HostDifference(what, show(before) or _NOT_KNOWN, show(after) or _NOT_KNOWN)
-        for what, show in _FACTS.items()
-        if show(before) != show(after)
-    ]
-    old, new = before.host.memory_bytes or 0, after.host.memory_bytes or 0
-    if abs(old - new) * _SAME_MEMORY_SHARE > max(old, new):
-        facts.append(HostDifference("memory", *(format_mb(size) if size else _NOT_KNOWN for size in (old, new))))
-    return tuple(facts)
+    """What the hosts, the ways of measuring, and then what was run, do not have in common."""
+    return (
+        *_differing(_FACTS, before, after),
+        *_sizes_apart(before.host, after.host),
+        *_of_subjects(subjects(before), subjects(after)),
+        *_differing(_TESTED, before, after, tested=True),
+    )
+
+
+def _differing(
+    facts: Mapping[str, Callable[[Run], str]], before: Run, after: Run, *, tested: bool = False
+) -> Iterator[HostDifference]:
+    for what, show in facts.items():
+        old, new = show(before), show(after)
+        if old != new:
+            yield HostDifference(what, old or _NOT_KNOWN, new or _NOT_KNOWN, tested)
+
+
+def _sizes_apart(before: HostFacts, after: HostFacts) -> Iterator[HostDifference]:
+    for what, sizes in (
+        ("memory", (before.memory_bytes, after.memory_bytes)),
+        ("swap", (before.swap_bytes, after.swap_bytes)),
+    ):
+        old, new = (size or 0 for size in sizes)
+        if abs(old - new) * _SAME_SIZE_SHARE > max(old, new):
+            shown = [_NOT_KNOWN if size is None else format_mb(size) for size in sizes]
+            yield HostDifference(what, shown[0], shown[1])
+
+
+def _of_subjects(old: Mapping[str, Subject], new: Mapping[str, Subject]) -> Iterator[HostDifference]:
+    """How each was measured, and what it was made from."""
+    for name in (name for name in new if name in old):
+        sources = _source(old[name]), _source(new[name])
+        if all(sources) and sources[0] != sources[1]:
+            yield HostDifference(f"source of {name}", *sources)
+        images = _image(old[name]), _image(new[name])
+        if images[0] != images[1]:
+            yield HostDifference(f"image of {name}", *images, tested=True)
+
+
+def _source(subject: Subject) -> str:
+    return subject.result.totals.source if subject.result.totals else ""
+
+
+def _image(subject: Subject) -> str:
+    """With the beginning of its id: the same name may stand for another image a day later."""
+    image_id = subject.result.image_id.removeprefix("sha256:")[:_SHORT_ID]
+    return f"{subject.image} ({image_id})" if image_id else subject.image
+
+
+def _gpus(run: Run) -> str:
+    names = Counter(gpu.name for gpu in run.host.gpus)
+    return ", ".join(f"{count} x {name}" for name, count in names.items()) or _NONE
+
+
+def _triton_arguments(run: Run) -> str:
+    """None, too, where no Triton ran."""
+    servers = [*run.servers, *(server for record in run.operators for server in record.servers)]
+    served = any(server.kind is ServerKind.TRITON for server in servers)
+    return (shlex.join(run.options.triton_args) if served else "") or _NONE
+
+
+def _stated(value: int | None, show: Callable[[int], str]) -> str:
+    return _NONE if value is None else show(value)
 
 
 _FACTS: Mapping[str, Callable[[Run], str]] = {
     "architecture": lambda run: run.host.architecture,
     "CPUs": lambda run: "" if run.host.cpus is None else str(run.host.cpus),
     "CPU model": lambda run: run.host.cpu_model,
+    "GPUs": _gpus,
+    "GPU driver": lambda run: run.host.gpu_driver or _NONE,
     "kernel": lambda run: run.host.kernel,
     "control groups": lambda run: run.host.cgroup_layout,
     "engine": lambda run: run.host.engine_version,
     "CPU window": lambda run: format_seconds(run.options.window_ns),
     "sampling period": lambda run: format_seconds(run.options.period_ns),
+    "warm-ups": lambda run: str(run.options.warmup),
+    "duration": lambda run: _stated(run.options.duration_ns, format_seconds),
+    "memory limit": lambda run: _stated(run.options.memory_limit_bytes, format_mb),
+    "size of /dev/shm": lambda run: format_mb(run.options.shm_bytes),
+    "use of GPUs": lambda run: "none (--no_gpu)" if run.options.no_gpu else "as declared",
+    "Triton arguments": _triton_arguments,
+}
+_TESTED: Mapping[str, Callable[[Run], str]] = {
+    "format": lambda run: run.pipeline_format.value if run.pipeline_format else "",
+    "pipeline": lambda run: run.pipeline_name,
+    "pipeline file": lambda run: run.pipeline_digest[:_SHORT_ID],
 }
 
 
@@ -137,7 +237,8 @@ _FACTS: Mapping[str, Callable[[Run], str]] = {
 def _operator(record: OperatorRecord) -> Subject:
     return Subject(
         record.operator,
-        Declared(record.declared),
+        record.image,
+        Declared(record.declared, record.declared_limits),
         record.result,
         record.recommendation,
         record.usage,
@@ -155,7 +256,8 @@ def _server(owner: str, server: ServerRecord, repeats: Sequence[Repeat]) -> Subj
     ]
     return Subject(
         f"{owner}__{server.name}",
-        Declared(server.declared),
+        server.image,
+        Declared(server.declared, server.declared_limits),
         server.result,
         server.recommendation,
         usage,
@@ -176,6 +278,32 @@ def _values(figure: Figure, subject: Subject) -> list[float]:
     return [value for run in subject.runs if (value := _READ[figure](run)) is not None]
 
 
+def _for_all(figure: Figure, values: Sequence[float]) -> float:
+    """The one that stands for all runs."""
+    return max(values) if figure.of_memory else statistics.median(values)
+
+
+def _meaning(figure: Figure, before: Sequence[float], after: Sequence[float]) -> Meaning:
+    if not before or not after:
+        return Meaning.UNKNOWN
+    change = abs(_for_all(figure, after) - _for_all(figure, before))
+    if change == 0:
+        return Meaning.SAME
+    if change <= _inner_half(before) + _inner_half(after):
+        return Meaning.SPREAD
+    if change <= _grain(figure):
+        return Meaning.GRAIN
+    return Meaning.BEYOND if len(before) > 1 and len(after) > 1 else Meaning.SINGLE
+
+
+def _inner_half(values: Sequence[float]) -> float:
+    """How far the quartiles lie apart, interpolated between runs; a single run has no spread."""
+    if len(values) < 2:
+        return 0.0
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return upper - lower
+
+
 def _p95(run: Repeat) -> float | None:
     return run.usage.cpu_pct.p95 if run.usage else None
 
@@ -184,24 +312,23 @@ def _p99(run: Repeat) -> float | None:
     return run.usage.cpu_pct.p99 if run.usage else None
 
 
+def _gpu_busy(run: Repeat) -> float | None:
+    busy = busiest(run.usage.gpus) if run.usage else None
+    return busy.busy_average_pct if busy else None
+
+
+def _gpu_memory(run: Repeat) -> float | None:
+    full = fullest(run.usage.gpus) if run.usage else None
+    return full.memory_peak_bytes if full else None
+
+
 _READ: Mapping[Figure, Read] = {
-    **{Figure(name): read for name, read in FIGURES.items()},
+    **FIGURES,
     Figure.CPU_P95_PCT: _p95,
     Figure.CPU_P99_PCT: _p99,
+    Figure.GPU_BUSY_AVERAGE_PCT: _gpu_busy,
+    Figure.GPU_MEMORY_PEAK_BYTES: _gpu_memory,
 }
-
-
-def _meaning(before: Sequence[float], after: Sequence[float], least: float) -> Meaning:
-    if not before or not after:
-        return Meaning.UNKNOWN
-    change = abs(statistics.median(after) - statistics.median(before))
-    if change == 0:
-        return Meaning.SAME
-    if min(before) <= max(after) and min(after) <= max(before):
-        return Meaning.SPREAD
-    if change <= least:
-        return Meaning.GRAIN
-    return Meaning.BEYOND if len(before) > 1 and len(after) > 1 else Meaning.SINGLE
 
 
 def _differences(before: Subject, after: Subject) -> SubjectDifferences:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import cpost
 from cpost import store
-from cpost.errors import CpostError, HostError, Interrupted, StoreError
+from cpost.errors import CpostError, HostError, Interrupted, StoreError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
 from cpost.measure.cgroup import Hierarchies
@@ -45,6 +45,7 @@ from cpost.publish import publish, withdraw
 from cpost.recorder import RunObserver
 from cpost.report import spreadsheet
 from cpost.treatment import Audience, Treatment, Workshop
+from cpost.volumes import Volumes
 
 
 class Observer(RunObserver, Audience, Protocol):
@@ -87,13 +88,18 @@ class Execution:
             self._gpus.disregard(self._elsewhere)
         self._owner = Owner.current()
         self._run_id = new_run_id()
-        self._work = cleanup.work_folder(self._owner.name(self._run_id))
+        self._name = self._owner.name(self._run_id)
+        self._work = cleanup.work_folder(self._name)
         outputs = Path(options.outputs_dir).resolve() if options.outputs_dir else self._work / "outputs"
-        self._outputs = OutputFolders(outputs, overwrite=options.overwrite)
+        self._volumes = Volumes(self._work / "volumes")
+        self._outputs = OutputFolders(outputs, overwrite=options.overwrite, volumes=self._volumes)
+        self._scratch = _scratch_folder(outputs, self._work)
         self._treatment = treatment
         self._earlier = earlier
         self._host = host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts)
         self._run = self._begin()
+        self._measured = {record.operator: record.result for record in earlier.operators} if earlier else {}
+        self._ended: dict[str, Outcome] = {}
 
     def _begin(self) -> Run:
         if self._earlier is not None:
@@ -116,18 +122,21 @@ class Execution:
 
     def run(self) -> Run:
         """Run it, and remove all that was made for it, however it ends."""
-        guard = Guard(self._run_id, self._owner.name(self._run_id))
+        guard = Guard(self._run_id, self._name, folders=(self._scratch,))
         try:
             self._make_work_folder()
             plan = self._plan()
             folder = self._folder(plan)
             with contextlib.closing(folder):
                 self._outputs.check(plan)
+                self._volumes.are_shared_by(servers_of(plan))
                 self._check_gpus(plan)
                 self._check_servers(plan)
                 self._check_host()
                 with self._interrupts.breaking():
                     image_ids = self._images(plan)
+                self._check_images(plan, image_ids)
+                cleanup.remove_dead_folders(self._scratch.parent)
                 folder.prepare()
                 if self._earlier is not None:
                     withdraw(folder)
@@ -204,6 +213,21 @@ class Execution:
             ids[image] = found
         return ids
 
+    def _check_images(self, plan: Plan, image_ids: dict[str, str]) -> None:
+        """What was recommended is about the images that were measured; a tag may have moved since."""
+        if self._earlier is None:
+            return
+        servers = (*self._earlier.servers, *(each for record in self._earlier.operators for each in record.servers))
+        results = [*(each.result for each in servers), *(each.result for each in self._earlier.operators)]
+        measured = {result.operator: result.image_id for result in results}
+        for step in (*plan.steps, *(server.step for server in servers_of(plan))):
+            before, now = measured.get(step.operator, ""), image_ids[step.image]
+            if before and before != now:
+                raise UsageError(
+                    f"image {step.image} of {step.operator} is not what it was when it was measured",
+                    "measure it again, or bring the earlier image back; another program may need something else",
+                )
+
     def _pull(self, image: str) -> None:
         self._observer.pulling(image, "")
         self._engine.pull(image, lambda line: self._observer.pulling(image, line))
@@ -258,8 +282,7 @@ class Execution:
                 self._run = replace(self._run, servers=records)
 
     def _bench(self, labels: dict[str, str], network: str, beside: tuple[SamplingProcess, ...]) -> Bench:
-        name = self._owner.name(self._run_id)
-        may_make = self._elsewhere is None and self._hierarchies.may_make_groups(f"{name}_probe")
+        may_make = self._elsewhere is None and self._hierarchies.may_make_groups(f"{self._name}_probe")
         if self._elsewhere is not None:
             self._warn(f"the containers' counters cannot be read here ({self._elsewhere}): {STATS_WARNING}")
         elif not may_make:
@@ -273,7 +296,7 @@ class Execution:
             run_id=self._run_id,
             labels=labels,
             network=network,
-            group_name=name if may_make else None,
+            group_name=self._name if may_make else None,
             cgroup_driver=self._engine_facts.cgroup_driver,
             monitored=self._engine_facts.product == "Podman",
             period_ns=self._options.period_ns,
@@ -302,17 +325,21 @@ class Execution:
             interrupts=self._interrupts,
             audience=self._observer,
             cores=cpus,
-            scratch=OutputFolders(self._work / "trials", overwrite=True),
+            host=self._host,
+            scratch=OutputFolders(self._scratch, overwrite=True, volumes=self._volumes),
             keep=keep,
+            volumes=self._volumes,
         )
 
     def _treat(self, step: Step, shop: Workshop) -> OperatorRecord:
         self._observer.operator_begins(step)
         self._outputs.refuse_links(step)
         record = self._treatment.treat(step, shop, self._failed_upstream(step))
-        self._put(record)
+        self._ended[step.operator] = record.result.outcome
+        measured = self._measured.get(step.operator, record.result)
+        self._put(replace(record, result=measured))
         kept = self._options.metrics_dir is not None
-        if self._earlier is not None:  # what bent the earlier run was told then
+        if self._earlier is not None and record.result is measured:  # what bent the earlier run was told then
             record = replace(record, result=replace(record.result, warnings=()))
         self._observer.operator_ends(record, shop.folder.series_path(step.operator), kept=kept)
         return record
@@ -323,7 +350,7 @@ class Execution:
         self._run = replace(self._run, operators=tuple({**records, record.operator: record}.values()))
 
     def _failed_upstream(self, step: Step) -> list[str]:
-        outcomes = {record.operator: record.result.outcome for record in self._run.operators}
+        outcomes = self._ended
         told = {name: f"it follows {name}" for name in step.after}
         told |= {name: f"it read what {name} left" for name in step.upstream}
         failed = [text for name, text in told.items() if outcomes.get(name) is not Outcome.COMPLETED]
@@ -360,7 +387,8 @@ class Execution:
     def _clean_up(self, guard: Guard) -> None:
         """Remove all that this run made; signals cannot cancel it. What cannot be removed yet is left to the guard."""
         images = dict.fromkeys(record.image for record in self._run.operators)
-        failures = cleanup.remove_run(self._engine, self._hierarchies, self._owner, self._run_id, images)
+        folders = (self._scratch,)
+        failures = cleanup.remove_run(self._engine, self._hierarchies, self._owner, self._run_id, images, folders)
         self._outputs.close()
         for failure in failures:
             self._observer.warn(f"could not be removed: {failure}")
@@ -375,6 +403,11 @@ def _lasting(options: Options) -> Options:
     """The options with paths that lead there from any folder, as the run may be verified from another one."""
     models = options.models_dir and str(Path(options.models_dir).absolute())
     return replace(options, input_dir=str(Path(options.input_dir).absolute()), models_dir=models)
+
+
+def _scratch_folder(outputs: Path, work: Path) -> Path:
+    """Where runs write whose outputs nobody reads: on the outputs' file system, as another one may be memory."""
+    return work / "trials" if outputs.is_relative_to(work) else outputs / f".{work.name}"
 
 
 def _most_servers(plan: Plan) -> int:

@@ -6,13 +6,13 @@ Whoever runs operators several times (repeats, runs under limits) does each time
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from cpost import gpu_usage
+from cpost import gpu_usage, inputs
 from cpost.measure import cleanup, host
 from cpost.measure.container import Bench
 from cpost.measure.outcome import StepObserver
@@ -74,6 +74,15 @@ class Subject(Protocol):
             outputs: where the step writes, if not where the pipeline does.
         """
 
+    def discard(self, step: Step, outputs: OutputFolders) -> None:
+        """Remove what the step wrote elsewhere than where the pipeline does, as far as that can be done now."""
+
+    def cold_inputs(self, step: Step) -> tuple[str, ...]:
+        """The inputs that its next run has to read from the disk."""
+
+    def chill(self, step: Step, cold: Collection[str]) -> int | None:
+        """See to it that it has to read these inputs from the disk; returns bytes of them that it need not."""
+
 
 class Containers:
     """The operators of a pipeline, each in a container; a `Subject`.
@@ -131,11 +140,27 @@ class Containers:
             yield f"its /dev/shm was full ({format_mb(step.shm_bytes)}): measure again with a larger --shm_size"
 
     def renew(self, step: Step, outputs: OutputFolders | None = None) -> None:
-        """Empty output folders; everything else a container cannot change, or takes with it."""
+        """Empty output folders, and volumes as they were; all else a container cannot change, or takes with it."""
+        (outputs or self._outputs).renew(step, self._remover(step))
+
+    def discard(self, step: Step, outputs: OutputFolders) -> None:
+        """See `Subject`."""
+        outputs.discard(self._remover(step))
+
+    def cold_inputs(self, step: Step) -> tuple[str, ...]:
+        """See `Subject`; an engine elsewhere has a page cache of its own."""
+        return inputs.cold_inputs(step) if self._bench.elsewhere is None else ()
+
+    def chill(self, step: Step, cold: Collection[str]) -> int | None:
+        """See `Subject`."""
+        return inputs.chill(step, cold) if self._bench.elsewhere is None else None
+
+    def _remover(self, step: Step) -> Callable[[Path], bool]:
+        """Removes folders with files of other users, which the step's image may have left."""
         labels = {**self._bench.labels, LABEL_OPERATOR: step.operator}
         images = (self._image_ids[step.image],)
         engine = self._bench.engine
-        (outputs or self._outputs).renew(step, lambda folder: cleanup.remove_as_engine(engine, folder, images, labels))
+        return lambda folder: cleanup.remove_as_engine(engine, folder, images, labels)
 
 
 class Measurer:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from cpost.errors import HostError, StoreError, UsageError
 from cpost.measure import cleanup
 from cpost.model import Plan, Step
+from cpost.volumes import Volumes, with_sources
 
 _MADE_FILE = ".cpost_outputs"
 
@@ -23,10 +25,12 @@ class OutputFolders:
     Args:
         root: holds a folder per operator.
         overwrite: outputs of an earlier run may be replaced.
+        volumes: what lay in the volumes of an operator that runs several times.
     """
 
-    def __init__(self, root: Path, *, overwrite: bool) -> None:
+    def __init__(self, root: Path, *, overwrite: bool, volumes: Volumes | None = None) -> None:
         self.root = root
+        self._volumes = volumes or Volumes(root / "volumes")
         self._overwrite = overwrite
         self._folders: list[Path] = []
 
@@ -68,7 +72,8 @@ class OutputFolders:
                 self._make(step)
 
     def renew(self, step: Step, remove_foreign: Callable[[Path], bool]) -> None:
-        """Remove what an operator has written and make its folders anew, as they were before its first run.
+        """Remove what an operator has written and make its folders anew, as they were before its first run; so its
+        volumes, where these were kept.
 
         Args:
             remove_foreign: removes a folder that holds files of another user; False where it cannot.
@@ -86,6 +91,33 @@ class OutputFolders:
                 )
         with self._making():
             self._make(step)
+        self._volumes.put_back(step, remove_foreign)
+
+    def moved(self, step: Step) -> Step:
+        """A step of another's folders, with all that it writes in these instead."""
+        before = Path(step.output_folders[0]).parent
+        outputs = {source: str(self.root / Path(source).relative_to(before)) for source in step.output_folders}
+        shared = {
+            source: str(self.root / f"{step.operator}__shared" / str(number))
+            for number, source in enumerate(step.shared_folders)
+        }
+        places = {**outputs, **shared}
+        moved = with_sources(step, lambda source: places.get(source, source))
+        return self._volumes.moved(
+            replace(
+                moved,
+                output_folders=tuple(outputs.values()),
+                copies=tuple(replace(copy, folder=places.get(copy.folder, copy.folder)) for copy in step.copies),
+                shared_folders=tuple(shared.values()),
+            ),
+            self.root,
+        )
+
+    def discard(self, remove_foreign: Callable[[Path], bool]) -> None:
+        """Remove all of it; what cannot be removed now is left to whoever removes the run."""
+        if not cleanup.remove_tree(self.root):
+            remove_foreign(self.root)
+        self._folders.clear()
 
     @contextlib.contextmanager
     def _making(self) -> Iterator[None]:

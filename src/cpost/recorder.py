@@ -295,6 +295,7 @@ class ServerRecorder:
             image=image,
             models=server.models,
             declared=step.declared,
+            declared_limits=step.limits,
             result=result,
             recommendation=for_server(advice, load),
             usage=usage,

@@ -77,22 +77,29 @@ class Runner:
             Interrupted: between two runs; what was kept last is then true, as it is whenever something is raised.
             CpostError: a run could not be begun or measured.
         """
-        options = self._options
-        if options.repeat == 1 and not options.warmup:
-            once = self._measurer.once(step, 0, warnings)
-            advice = recommend(options.policy, once.result, once.usage, *_of_step(step))
-            return OperatorRecord(
-                operator=step.operator,
-                image=step.image,
-                declared=step.declared,
-                result=once.result,
-                recommendation=advice,
-                usage=once.usage,
-                series_file=once.series_file,
-                servers=once.servers,
-                site=step.site,
-            )
-        done: list[Repeat] = []
+        if self._options.repeat == 1 and not self._options.warmup:
+            return self._once(step, warnings)
+        return self._repeated(step, warnings)
+
+    def _once(self, step: Step, warnings: Iterable[str]) -> OperatorRecord:
+        cold_inputs = self._subject.cold_inputs(step)
+        once = self._measurer.once(step, 0, warnings)
+        return OperatorRecord(
+            operator=step.operator,
+            image=step.image,
+            declared=step.declared,
+            declared_limits=step.limits,
+            result=once.result,
+            recommendation=recommend(self._options.policy, once.result, once.usage, *_of_step(step)),
+            usage=once.usage,
+            series_file=once.series_file,
+            servers=once.servers,
+            site=step.site,
+            cold_inputs=cold_inputs,
+        )
+
+    def _repeated(self, step: Step, warnings: Iterable[str]) -> OperatorRecord:
+        options, done = self._options, list[Repeat]()
         asked = [(RepeatKind.WARMUP, n, options.warmup) for n in range(1, options.warmup + 1)]
         asked += [(RepeatKind.MEASURED, n, options.repeat) for n in range(1, options.repeat + 1)]
         for kind, number, planned in asked:
@@ -136,6 +143,7 @@ class Runner:
             operator=step.operator,
             image=step.image,
             declared=step.declared,
+            declared_limits=step.limits,
             result=last.result,
             recommendation=advice,
             usage=spread.joined(done),

@@ -65,8 +65,12 @@ def preview(pipeline_file: Path, options: Options) -> Preview:
     return Preview(plan, images, against)
 
 
-def exit_code(run: Run) -> int:
-    """The exit code that a run's outcome asks for."""
+def exit_code(run: Run, *, proving: bool = False) -> int:
+    """The exit code that a run's outcome asks for.
+
+    Args:
+        proving: its recommendations were to be proven; those of a run with `--verify` always were.
+    """
     outcomes = {record.result.outcome for record in run.operators}
     if Outcome.ENGINE_LOST in outcomes:
         return ExitCode.ENVIRONMENT
@@ -74,9 +78,10 @@ def exit_code(run: Run) -> int:
         return ExitCode.OPERATOR_FAILED
     if Outcome.TIMED_OUT in outcomes:
         return ExitCode.TIMED_OUT
-    verifications = (record.verification for record in run.operators)
+    verifications = [record.verification for record in run.operators]
     unproven = any(each is not None and each.verdict is not Verdict.HOLDS for each in verifications)
-    return ExitCode.GATE_FAILED if unproven else ExitCode.OK
+    untried = (proving or run.options.verify) and None in verifications
+    return ExitCode.GATE_FAILED if unproven or untried else ExitCode.OK
 
 
 def sweep(engine: Engine | None, *, dry_run: bool = False) -> tuple[list[cleanup.Leftover], list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cpost.model import Doubt, OperatorRecord, Outcome, Repeat, RepeatKind, Spread, Spreads, Statistic, Usage
+from cpost.model import Doubt, Figure, OperatorRecord, Outcome, Repeat, RepeatKind, Spread, Spreads, Statistic, Usage
 from cpost.model.gpu import GpuMemorySource, GpuUsage
 from cpost.units import MB, NS_PER_S, US_PER_S, format_cpu_time, format_mb, format_percent, format_seconds
 
@@ -70,7 +70,7 @@ def spreads(repeats: Sequence[Repeat]) -> Spreads | None:
     counted = measured(repeats)
     if len(counted) < 2:
         return None
-    found = Spreads(**{name: spread(read(repeat) for repeat in counted) for name, read in FIGURES.items()})
+    found = Spreads(**{figure.value: spread(map(read, counted)) for figure, read in FIGURES.items()})
     return found if found != Spreads() else None
 
 
@@ -131,13 +131,13 @@ def _need_peak(repeat: Repeat) -> float | None:
     return repeat.usage.need_peak_bytes if repeat.usage else None
 
 
-FIGURES: dict[str, Read] = {
-    "wall_ns": _wall_ns,
-    "cpu_us": _cpu_us,
-    "cpu_average_pct": _cpu_average,
-    "cpu_maximum_pct": _cpu_maximum,
-    "memory_peak_bytes": _memory_peak,
-    "need_peak_bytes": _need_peak,
+FIGURES: dict[Figure, Read] = {  # as the fields of `Spreads`
+    Figure.WALL_NS: _wall_ns,
+    Figure.CPU_US: _cpu_us,
+    Figure.CPU_AVERAGE_PCT: _cpu_average,
+    Figure.CPU_MAXIMUM_PCT: _cpu_maximum,
+    Figure.MEMORY_PEAK_BYTES: _memory_peak,
+    Figure.NEED_PEAK_BYTES: _need_peak,
 }
 
 

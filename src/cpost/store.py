@@ -3,7 +3,8 @@
     <operator>_final_result.csv   the series of one operator, written as it comes; of its last run where it has several
     <operator>__<server>_...      likewise, of a server beside it; of one that all share: pipeline__<server>_...
     <operator>_repeat<n>.csv      the series of an earlier run of it, moved here when the next one begins
-    <operator>_verify<n>.csv      the series of a run of it under limits; so for search
+    <operator>_verify<n>.csv      the series of a run of it under limits; so for search. One that is to take the place
+                                  of an earlier run's ends in .new until its verdict is in
     <operator>_warmup<n>.csv      likewise of a warm-up; no operator can be called so that its own file has such a name
     summary.csv                   one row per operator
     trials.csv                    one row per run under limits, where there were any
@@ -23,7 +24,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,10 @@ _REPEAT_WORDS = {RepeatKind.MEASURED: "repeat", RepeatKind.WARMUP: "warmup"}
 VERIFY, SEARCH = "verify", "search"  # what series of runs under limits are called
 _NUMBERED = "|".join((*_REPEAT_WORDS.values(), VERIFY, SEARCH))
 _NUMBERED_NAME = re.compile(rf"(?P<operator>.+)_(?:{_NUMBERED})[1-9][0-9]*\.csv")
+_ASIDE = ".new"  # ends the name of a series that is to take the place of an earlier run's
 _RESERVE_BYTES = 64 * 1024
 _HEAD_CHARACTERS = 2000
+_MOST_DIGITS = 40  # more than any counter has, and few enough for a float
 _SERIES_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -117,7 +121,8 @@ class RunFolder:
         named = map(self.path.joinpath, (RUN_FILE, SUMMARY_FILE, TRIALS_FILE, REPORT_FILE))
         fixed = [path for path in (*named, *series) if path.exists()]
         # However many this run will write: those of a longer earlier run must not stay beside its own.
-        return fixed + sorted(path for path in self.path.glob("*.csv") if self._is_numbered(path.name))
+        numbered = (path for ends in ("", _ASIDE) for path in self.path.glob(f"*.csv{ends}"))
+        return fixed + sorted(path for path in numbered if self._is_numbered(path.name.removesuffix(_ASIDE)))
 
     def _is_numbered(self, name: str) -> bool:
         match = _NUMBERED_NAME.fullmatch(name)
@@ -134,19 +139,38 @@ class RunFolder:
     def open_trial(self, word: str, number: int, operator: str, header: str) -> SeriesFile:
         """Open the series file of one of an operator's runs under limits.
 
+        Where a result is added to, an earlier run's series stays beside it until `settle_trials`.
+
         Args:
             word: `VERIFY` or `SEARCH`.
         """
-        return SeriesFile(self.path / f"{operator}_{word}{number}.csv", header)
+        path = self._trial(word, number, operator)
+        return SeriesFile(path, header, written=_aside(path) if self._update else path)
 
-    def drop_trials(self, word: str, names: Iterable[str], last: int) -> None:
-        """Remove the series that an earlier run under limits left of these operators, where it had more than this."""
+    def settle_trials(self, word: str, names: Iterable[str], last: int) -> None:
+        """Let the new series of runs under limits take the place of an earlier run's, of which none stays.
+
+        Args:
+            names: of operators and servers.
+            last: how many such runs there are now; 0 = none, and the earlier run's series stay.
+        """
         for name in names:
-            number = last + 1
-            while (path := self.path / f"{name}_{word}{number}.csv").exists():
-                with _writing(path):
-                    path.unlink()
-                number += 1
+            pattern = re.compile(rf"{re.escape(name)}_{word}([1-9][0-9]*)\.csv(?:{re.escape(_ASIDE)})?")
+            found = {match[1] for path in self.path.iterdir() if (match := pattern.fullmatch(path.name))}
+            for number in map(int, found):
+                self._settle(self._trial(word, number, name), is_now=number <= last, stays=not last or not self._update)
+
+    def _settle(self, path: Path, *, is_now: bool, stays: bool) -> None:
+        with _writing(path):
+            if not is_now:
+                _aside(path).unlink(missing_ok=True)
+            if _aside(path).exists():
+                _aside(path).replace(path)
+            elif not stays:
+                path.unlink(missing_ok=True)
+
+    def _trial(self, word: str, number: int, name: str) -> Path:
+        return self.path / f"{name}_{word}{number}.csv"
 
     def move_series(self, operator: str, kind: RepeatKind, number: int) -> Path:
         """Give the series of an earlier repeat a name of its own, to make room for the next one's; returns it."""
@@ -179,13 +203,22 @@ class RunFolder:
             self._reserve_fd = None
 
 
-class SeriesFile:
-    """A series on disk: lines go out in whole batches, and a batch that does not fit leaves no torn line."""
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + _ASIDE)
 
-    def __init__(self, path: Path, header: str) -> None:
+
+class SeriesFile:
+    """A series on disk: lines go out in whole batches, and a batch that does not fit leaves no torn line.
+
+    Args:
+        path: what it is called.
+        written: where it lies until it gets that name; None = there.
+    """
+
+    def __init__(self, path: Path, header: str, written: Path | None = None) -> None:
         self.path = path
         with _writing(path):
-            self._fd = os.open(path, _SERIES_FLAGS, 0o644)
+            self._fd = os.open(written or path, _SERIES_FLAGS, 0o644)
         self._size = 0
         self.write(header)
 
@@ -220,24 +253,60 @@ def load_run(path: Path) -> Run:
         StoreError: the disk or its permissions are in the way.
     """
     try:
-        data: dict[str, Any] = json.loads((path / RUN_FILE if path.is_dir() else path).read_text("utf-8"))
-        version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise UsageError(f"{path}: record format {version!r}, this cpost reads {SCHEMA_VERSION}", "update cpost")
-        return cattrs.structure(data, Run)
+        return _structured(_parsed((path / RUN_FILE if path.is_dir() else path).read_text("utf-8")), path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path}: not a run's record: {RUN_FILE} is not there", _NAME_A_RUN) from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}", "see to its permissions") from error
-    except (
-        ValueError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        RecursionError,
-        cattrs.BaseValidationError,
-    ) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a run's record ({error})", _NAME_A_RUN) from error
+
+
+def _parsed(text: str) -> Any:
+    """JSON with numbers that the domain types can hold; raises `ValueError` for others, which cpost never writes."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not abs(value) < 10.0**_MOST_DIGITS:  # so is neither NaN nor infinity
+        raise ValueError(f"{text} is not a number that a record may have")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _structured(data: Any, path: Path) -> Run:
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if type(version) is not int:
+        raise ValueError("it has no schema_version")
+    if version != SCHEMA_VERSION:
+        raise UsageError(f"{path}: record format {version}, this cpost reads {SCHEMA_VERSION}", "update cpost")
+    try:
+        return _converter().structure(data, Run)
+    except cattrs.BaseValidationError as error:
+        faults = cattrs.transform_error(error)
+        more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+        raise ValueError(f"{faults[0]}{more}") from error
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    """One that takes values as they are: "false" is no bool, and "nan" no number."""
+    made = cattrs.Converter()
+    for kind, taken in ((bool, {bool}), (int, {int}), (float, {int, float}), (str, {str})):
+        made.register_structure_hook(kind, partial(_as_it_is, taken))  # of str for enums of strings, too
+    return made
+
+
+def _as_it_is(taken: Collection[type], value: Any, kind: type) -> Any:
+    if type(value) not in taken:
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return kind(value)
 
 
 def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:

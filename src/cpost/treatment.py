@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 from cpost.errors import HostError
 from cpost.interrupts import Interrupts
-from cpost.limited import ENDS_ALL, LimitedRuns, TrialAudience, Verifier
+from cpost.limited import ENDS_ALL, LimitedRuns, TrialAudience
 from cpost.measurer import Measurer, Subject
-from cpost.model import OperatorRecord, Options, Outcome, Run, Step, StepResult, Verdict
+from cpost.model import HostFacts, OperatorRecord, Options, Outcome, Run, Step, StepResult
 from cpost.outputs import OutputFolders
 from cpost.repeats import RepeatAudience, Runner
 from cpost.search import Searcher, SearchPlan
 from cpost.store import SEARCH, VERIFY, RunFolder
+from cpost.verifier import Verifier
+from cpost.volumes import Volumes
 
 
 class Audience(RepeatAudience, TrialAudience, Protocol):
     """Who is shown what is done to operators."""
+
+    def warn(self, text: str) -> None:
+        """Something that may bend the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,9 @@ class Workshop:
 
     Attributes:
         cores: how many the host has.
-        scratch: where runs write whose outputs nobody reads.
+        host: it.
+        scratch: where runs write whose outputs nobody reads; emptied after each operator.
+        volumes: keep what an operator finds in its volumes, where it runs several times.
         keep: puts an operator's record on disk as it is so far.
     """
 
@@ -41,6 +48,8 @@ class Workshop:
     cores: int
     scratch: OutputFolders
     keep: Callable[[OperatorRecord], None]
+    volumes: Volumes
+    host: HostFacts = field(default_factory=HostFacts)
 
     def measure(self, step: Step, warnings: Iterable[str]) -> OperatorRecord:
         """Run a step as often as the options ask."""
@@ -49,8 +58,8 @@ class Workshop:
         )
         return runner.run(step, warnings)
 
-    def limited(self, word: str, scratch: OutputFolders | None) -> LimitedRuns:
-        """Runs under limits."""
+    def limited(self, word: str, scratch: OutputFolders | None, cold_inputs: Collection[str] = ()) -> LimitedRuns:
+        """Runs under limits; see `LimitedRuns`."""
         return LimitedRuns(
             self.measurer,
             self.subject,
@@ -60,26 +69,35 @@ class Workshop:
             word,
             self.options.max_slowdown,
             self.cores,
+            cold_inputs,
         )
 
-    def unless_over(self, record: OperatorRecord, last: StepResult | None) -> OperatorRecord:
-        """The record, unless the run is over.
+    def settled(self, word: str, step: Step, record: OperatorRecord, runs: LimitedRuns) -> OperatorRecord:
+        """The record after runs under limits, with their series in place, unless the run is over.
 
         Args:
-            last: how the last run of the operator ended; None where there was none.
+            word: what these runs' series are called.
 
         Raises:
             Interrupted: a signal came; the record is kept, as it is in the other case.
             HostError: the engine was lost.
         """
-        if last is not None and last.outcome in ENDS_ALL:
+        over = runs.last is not None and runs.last.outcome in ENDS_ALL
+        self.folder.settle_trials(word, _names(step), runs.count - over)
+        self.subject.discard(step, self.scratch)
+        if over:
             self.keep(record)
+        self.go_on_after(record.operator, runs.last)
+        return record
+
+    def go_on_after(self, operator: str, last: StepResult | None) -> None:
+        """Nothing, unless the run is over; raises what `settled` does."""
+        if last is not None and last.outcome in ENDS_ALL:
             self.interrupts.check()
             raise HostError(
-                f"the engine was lost while {record.operator} ran under limits ({last.cause})",
+                f"the engine was lost while {operator} ran again ({last.cause})",
                 "see that it runs (docker version), then `cpost verify` or `cpost search` again",
             )
-        return record
 
 
 class Treatment(Protocol):
@@ -98,12 +116,16 @@ class Sizing:
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`."""
+        options = shop.options
+        if options.verify or options.warmup or options.repeat > 1:
+            warnings = (*warnings, *shop.volumes.keep(step))
         record = shop.measure(step, warnings)
-        if not shop.options.verify:
+        if not options.verify:
             return record
         shop.keep(record)
-        runs = shop.limited(VERIFY, shop.scratch)
-        return shop.unless_over(Verifier(runs).verify(step, record), runs.last)
+        runs = shop.limited(VERIFY, shop.scratch, record.cold_inputs)
+        proven = Verifier(runs, shop.host, shop.host).verify(step, record)
+        return shop.settled(VERIFY, step, proven, runs)
 
 
 class Proving:
@@ -114,32 +136,49 @@ class Proving:
     """
 
     def __init__(self, earlier: Run) -> None:
+        self._host = earlier.host
         self._records = {record.operator: record for record in earlier.operators}
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
-        """See `Treatment`; later operators read what the last run of it wrote, which has to be a whole one."""
-        runs = shop.limited(VERIFY, None)
-        proven = shop.unless_over(Verifier(runs).verify(step, self._records[step.operator]), runs.last)
-        names = (step.operator, *(server.step.operator for server in step.servers))
-        if runs.last is not None and proven.verification and proven.verification.verdict is not Verdict.BROKEN:
-            shop.folder.drop_trials(VERIFY, names, runs.count)
+        """See `Treatment`; later operators read what the last run of it wrote, which has to be a whole one.
+
+        Where it had to be run without limits for that, its result is that run's; whatever else was measured is the
+        earlier run's.
+        """
+        record = self._records[step.operator]
+        for warning in shop.volumes.keep(step):
+            shop.audience.warn(f"{step.operator}: {warning}")
+        runs = shop.limited(VERIFY, None, record.cold_inputs)
+        proven = Verifier(runs, shop.host, self._host).verify(step, record)
+        proven = shop.settled(VERIFY, step, proven, runs)
+        if runs.last is not None and runs.last.outcome is Outcome.COMPLETED:
             return proven
+        result = self._without_limits(step, shop, runs.count + 1, warnings)
+        if result.outcome is not Outcome.COMPLETED and proven.verification is not None:
+            proven = _failing_anyway(proven, result)
+        return replace(proven, result=result)
+
+    def _without_limits(self, step: Step, shop: Workshop, number: int, warnings: Iterable[str]) -> StepResult:
+        """Run it for its outputs; nothing else of that run stays."""
         shop.subject.renew(step)
-        number = runs.count + 1
         shop.audience.repeat_begins("without limits")
-        once = shop.measurer.once(step, number, warnings, partial(shop.folder.open_trial, VERIFY, number))
-        shop.unless_over(proven, once.result)
-        shop.folder.drop_trials(VERIFY, names, number)
-        return _ended_as(proven, once.result)
+        try:
+            once = shop.measurer.once(step, number, warnings, partial(shop.folder.open_trial, VERIFY, number))
+        finally:
+            shop.folder.settle_trials(VERIFY, _names(step), 0)
+        shop.go_on_after(step.operator, once.result)
+        return once.result
 
 
-def _ended_as(record: OperatorRecord, now: StepResult) -> OperatorRecord:
-    """The record with how the operator ended now, where that or the earlier end was no good one."""
-    before = record.result
-    if before.outcome is now.outcome is Outcome.COMPLETED:
-        return record
-    ended = replace(before, outcome=now.outcome, cause=now.cause, exit_code=now.exit_code, log_tail=now.log_tail)
-    return replace(record, result=ended)
+def _failing_anyway(record: OperatorRecord, now: StepResult) -> OperatorRecord:
+    advice = record.recommendation
+    said = f"not verified: without limits it failed, too ({now.cause or now.outcome.value})"
+    return replace(record, recommendation=replace(advice, reasons=(*advice.reasons, said)))
+
+
+def _names(step: Step) -> list[str]:
+    """What the series of an operator and of its own servers are called after."""
+    return [step.operator, *(server.step.operator for server in step.servers if not server.shared)]
 
 
 class Searching:
@@ -154,9 +193,9 @@ class Searching:
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`."""
-        record = shop.measure(step, warnings)
+        record = shop.measure(step, (*warnings, *shop.volumes.keep(step)))
         if self._plan.operators and step.operator not in self._plan.operators:
             return record
         shop.keep(record)
-        runs = shop.limited(SEARCH, shop.scratch)
-        return shop.unless_over(Searcher(runs, self._plan).search(step, record), runs.last)
+        runs = shop.limited(SEARCH, shop.scratch, record.cold_inputs)
+        return shop.settled(SEARCH, step, Searcher(runs, self._plan).search(step, record), runs)

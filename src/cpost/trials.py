@@ -1,20 +1,16 @@
-"""What a run under limits says: whether it held, why not, and which limit is to be raised by how much. Pure."""
+"""What a run under limits says: whether it held, and why not. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cpost.model import Enforced, Outcome, Resources, Sample, StepResult, Trial, Usage, Verdict, allowance_ns
-from cpost.units import MB, MILLICORES_PER_CORE, NS_PER_MS, NS_PER_US, round_up
+from cpost.model import Enforced, Outcome, Sample, StepResult, Trial, Usage, Verdict, allowance_ns
+from cpost.units import MILLICORES_PER_CORE, NS_PER_MS, NS_PER_S, NS_PER_US, format_seconds
 
-MOST_TRIALS = 4  # the recommendation, and three raises
+_PATIENCE, _START_NS = 3, 5 * NS_PER_S
 _PERIOD_NS = 100 * NS_PER_MS  # of the CPU scheduler's quota, where nobody says otherwise (engines do not)
-_THROTTLED = 0.05
-_STALLED = 0.05
-_NEAR_LIMIT = 0.95
-_MEMORY_FACTOR_PERCENT, _MEMORY_STEP_BYTES = 150, 16 * MB
-_CPU_FACTOR_PERCENT = 150
+NEAR_LIMIT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +29,54 @@ class Observed:
     series_file: str = ""
 
 
-def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | None, max_slowdown: float) -> Trial:
+def longest_ns(
+    own: Enforced, baseline_wall_ns: int | None, max_slowdown: float, cores: int, asked_ns: int | None
+) -> int | None:
+    """How long a run under limits may take before it is stopped; None = for ever.
+
+    Three times as long as without limits and 5 s: below its need an operator may thrash for hours before it dies, and
+    is too slow long before. Cores alone make nobody thrash, so with few of them it may take as many times longer as
+    the host has more.
+
+    Args:
+        own: the limits of the operator.
+        asked_ns: the user's time-out. It bounds runs without limits: one that is allowed to be slower than these is
+            not broken by it.
+    """
+    if not baseline_wall_ns:
+        return asked_ns
+    allowed_ns = baseline_wall_ns + allowance_ns(baseline_wall_ns, max_slowdown)
+    cpu, patient_ns = own.limits.cpu_millicores, _PATIENCE * baseline_wall_ns
+    if cpu and own.limits.memory_bytes is None:
+        patient_ns = max(patient_ns, patient_ns * cores * MILLICORES_PER_CORE // cpu)
+    if asked_ns is not None:
+        patient_ns = min(patient_ns, asked_ns)
+    return max(patient_ns, allowed_ns) + _START_NS
+
+
+def judge(
+    run: Observed,
+    enforced: Sequence[Enforced],
+    baseline_wall_ns: int | None,
+    max_slowdown: float,
+    *,
+    fixed: bool = False,
+) -> Trial:
     """Say whether an operator held under its limits.
 
     Args:
         enforced: on the operator, then on its servers.
         baseline_wall_ns: its time without them.
         max_slowdown: how much longer it may take, as a share; a tenth of a second is never held against it.
+        fixed: it runs for a set time, which says nothing. It may then be held back by its limits in that share of it.
     """
-    slowdown = _slowdown(run.result, baseline_wall_ns)
     trial = Trial(
         enforced=tuple(enforced),
         verdict=Verdict.HOLDS,
         cause="",
         result=run.result,
         usage=run.usage,
-        slowdown=slowdown,
+        slowdown=None if fixed else _slowdown(run.result, baseline_wall_ns),
         throttled_share=throttled_share(run.result),
         stalled_share=_stalled_share(run),
         servers=run.servers,
@@ -57,28 +85,83 @@ def judge(run: Observed, enforced: Sequence[Enforced], baseline_wall_ns: int | N
     broken = _broken(trial)
     if broken:
         return replace(trial, verdict=Verdict.BROKEN, cause=broken)
-    if slowdown is not None and _takes_too_long(run.result, baseline_wall_ns, max_slowdown):
-        return replace(trial, verdict=Verdict.SLOW, cause=_slow(trial, slowdown))
-    return trial
+    slow = _slow_for_its_set_time(trial, max_slowdown) if fixed else _slow(trial, baseline_wall_ns, max_slowdown)
+    return replace(trial, verdict=Verdict.SLOW, cause=slow) if slow else trial
 
 
 def _broken(trial: Trial) -> str:
+    """What broke, in words; empty where nothing did."""
     result = trial.result
-    if result.outcome is not Outcome.COMPLETED:
+    if result.outcome not in (Outcome.COMPLETED, Outcome.TIMED_OUT):
         return result.cause or result.outcome.value
-    for each, name in zip((result, *trial.servers), trial.enforced, strict=False):
-        if _killed(each):
+    for each, name in containers(trial):
+        if was_killed(each):
             return f"a process of {name.name} was killed for memory"
+    failed = failed_servers(trial)
+    return f"{failed[0].name} failed" if failed else ""
+
+
+def containers(trial: Trial) -> list[tuple[StepResult, Enforced]]:
+    """How the operator and its servers ended, each with its limits."""
+    return list(zip((trial.result, *trial.servers), trial.enforced, strict=False))
+
+
+def was_killed(result: StepResult) -> bool:
+    """Whether anything of a container was killed for memory."""
+    return result.outcome is Outcome.OOM_KILLED or bool(result.totals and result.totals.oom_kills)
+
+
+def failed_servers(trial: Trial) -> list[Enforced]:
+    """The servers that did not stay up to the end under their limits; one without limits did so by itself."""
+    _, *servers = containers(trial)
+    return [each for result, each in servers if result.outcome is Outcome.FAILED and _is_limited(each)]
+
+
+def _is_limited(each: Enforced) -> bool:
+    return each.limits.memory_bytes is not None or each.dev_shm_bytes is not None
+
+
+# ---------------------------------------------------------------- slow
+
+
+def _slow(trial: Trial, baseline_wall_ns: int | None, max_slowdown: float) -> str:
+    """In which way it was too slow, in words; empty where it was not."""
+    if trial.result.outcome is Outcome.TIMED_OUT:
+        if trial.result.wall_ns is None:
+            return trial.result.cause or "was stopped"
+        after = f" after {format_seconds(trial.result.wall_ns)}"
+        than = f", where it took {format_seconds(baseline_wall_ns)} without limits" if baseline_wall_ns else ""
+        return ", ".join([f"was stopped{after}{than}", *held_back(trial)])
+    if trial.slowdown is None or not _takes_too_long(trial.result, baseline_wall_ns, max_slowdown):
+        return ""
+    return ", ".join([f"took {trial.slowdown * 100:.0f} % longer", *held_back(trial)])
+
+
+def _slow_for_its_set_time(trial: Trial, most_share: float) -> str:
+    """Likewise, of what is stopped after a set time whatever it gets done in it."""
+    shares = [trial.throttled_share, trial.stalled_share, *map(throttled_share, trial.servers)]
+    if max(share or 0 for share in shares) > most_share:
+        servers = zip(trial.enforced[1:], trial.servers, strict=False)
+        beside = [
+            f"{each.name} in {share * 100:.0f} %"
+            for each, result in servers
+            if (share := throttled_share(result)) is not None and share > most_share
+        ]
+        return ", ".join(["ran for its set time", *held_back(trial), *beside])
+    need_bytes, limit_bytes = trial.usage and trial.usage.need_peak_bytes, trial.enforced[0].limits.memory_bytes
+    if trial.stalled_share is None and need_bytes and limit_bytes and need_bytes >= NEAR_LIMIT * limit_bytes:
+        return "could not do without any of the memory that its limit leaves it"
     return ""
 
 
-def _slow(trial: Trial, slowdown: float) -> str:
-    parts = [f"took {slowdown * 100:.0f} % longer"]
+def held_back(trial: Trial) -> list[str]:
+    """By what, and in how much of its life, in words, as far as anybody counted."""
+    parts = []
     if trial.throttled_share is not None:
         parts.append(f"held back by its CPU limit in {trial.throttled_share * 100:.0f} % of the time")
     if trial.stalled_share is not None:
         parts.append(f"waiting for memory in {trial.stalled_share * 100:.0f} %")
-    return ", ".join(parts)
+    return parts
 
 
 def _takes_too_long(result: StepResult, baseline_wall_ns: int | None, max_slowdown: float) -> bool:
@@ -107,84 +190,3 @@ def _stalled_share(run: Observed) -> float | None:
     if detail is None or detail.psi_memory_some_us is None or not run.result.wall_ns:
         return None
     return detail.psi_memory_some_us * NS_PER_US / run.result.wall_ns
-
-
-# ---------------------------------------------------------------- raising
-
-
-def raised(trial: Trial, cores: int | None = None) -> tuple[tuple[Enforced, ...], str] | None:
-    """Higher limits for another try, and why; None where no limit seems to be to blame.
-
-    The rule: memory by half, rounded up to 16 MB, for a container that was killed for memory, or that took too long and
-    was at its limit or waited for memory in over 5 % of the time; CPU by half, at least a core, where its quota ran out
-    in over 5 % of the periods; /dev/shm to the double where it was full. An operator that failed otherwise gets half as
-    much memory again, as some programs answer a refused allocation by failing, and /dev/shm to the double: what fills
-    it just before the end is seen by no sample.
-
-    Args:
-        cores: how many the host has: a CPU limit of so many or more holds nothing back. None = not known.
-    """
-    results = zip(trial.enforced, (trial.result, *trial.servers), strict=False)
-    killed = [each for each, result in results if _killed(result)]
-    if killed:
-        higher = tuple(_more_memory(each) if each in killed else each for each in trial.enforced)
-        return higher, f"memory of {', '.join(each.name for each in killed)} by half: killed for memory"
-    if trial.verdict is Verdict.SLOW or trial.result.outcome is Outcome.TIMED_OUT:
-        return _raised_for_speed(trial, cores)
-    own, *others = trial.enforced
-    shm_peak = trial.usage.dev_shm_peak_bytes if trial.usage else None
-    if own.dev_shm_bytes and shm_peak is not None and shm_peak >= _NEAR_LIMIT * own.dev_shm_bytes:
-        return (_more_shm(own), *others), "shared memory to the double: it was full"
-    if trial.result.outcome is Outcome.FAILED and (own.limits.memory_bytes or own.dev_shm_bytes):
-        higher = (_more_shm(_more_memory(own)), *others)
-        return higher, "memory by half, shared memory to the double: it failed without being killed"
-    return None
-
-
-def _raised_for_speed(trial: Trial, cores: int | None) -> tuple[tuple[Enforced, ...], str] | None:
-    own, *others = trial.enforced
-    if _lacks_cpu(own, trial.throttled_share, cores):
-        return (_more_cpu(own), *others), "CPU by half: it was held back by its limit"
-    for place, result in enumerate(trial.servers):
-        server = others[place]
-        if _lacks_cpu(server, throttled_share(result), cores):
-            others[place] = _more_cpu(server)
-            return (own, *others), f"CPU of {server.name} by half: it was held back by its limit"
-    peak = trial.usage.memory_bytes.maximum if trial.usage else None
-    at_limit = own.limits.memory_bytes and peak is not None and peak >= _NEAR_LIMIT * own.limits.memory_bytes
-    if at_limit or (trial.stalled_share or 0) > _STALLED:
-        return (_more_memory(own), *others), "memory by half: it was at its limit"
-    return None
-
-
-def _lacks_cpu(each: Enforced, throttled: float | None, cores: int | None) -> bool:
-    limit = each.limits.cpu_millicores
-    has_all = cores is not None and limit is not None and limit >= cores * MILLICORES_PER_CORE
-    return limit is not None and not has_all and (throttled or 0) > _THROTTLED
-
-
-def _killed(result: StepResult) -> bool:
-    return result.outcome is Outcome.OOM_KILLED or bool(result.totals and result.totals.oom_kills)
-
-
-def _more_memory(each: Enforced) -> Enforced:
-    memory = each.limits.memory_bytes
-    if memory is None:
-        return each
-    higher = round_up(-(-memory * _MEMORY_FACTOR_PERCENT // 100), _MEMORY_STEP_BYTES)
-    return replace(each, limits=replace(each.limits, memory_bytes=higher))
-
-
-def _more_shm(each: Enforced) -> Enforced:
-    return replace(each, dev_shm_bytes=2 * each.dev_shm_bytes) if each.dev_shm_bytes else each
-
-
-def _more_cpu(each: Enforced) -> Enforced:
-    cpu = each.limits.cpu_millicores or 0
-    higher = max(cpu + MILLICORES_PER_CORE, round_up(cpu * _CPU_FACTOR_PERCENT // 100, MILLICORES_PER_CORE))
-    return replace(each, limits=replace(each.limits, cpu_millicores=higher))
-
-
-def requests_of(each: Enforced, before: Resources) -> Resources:
-    """A recommendation's requests with what was enforced in their place; GPUs are not limited."""
-    return replace(before, cpu_millicores=each.limits.cpu_millicores, memory_bytes=each.limits.memory_bytes)

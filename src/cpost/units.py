@@ -98,7 +98,10 @@ def parse_time_ns(text: str) -> int | None:
     match = _TIME.fullmatch(text)
     if match is None or text.startswith("0001"):
         return None
-    seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    try:
+        seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:  # the 99th of a month
+        return None
     sign, hours, minutes = match[3] or "+", int(match[4] or 0), int(match[5] or 0)
     offset_s = (hours * 60 + minutes) * (-60 if sign == "-" else 60)
     return (seconds - offset_s) * NS_PER_S + int((match[2] or "").ljust(9, "0"))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cpost.errors import ExitCode
+from cpost.errors import ExitCode, UsageError
+from cpost.terminal import visible
 from cpost.units import parse_factor, parse_share
 
 if TYPE_CHECKING:
     from cpost.console import Console
     from cpost.model import Declared, GateReport, Run
+
+_MOST_NAMES = 8
 
 
 @click.command()
@@ -71,12 +75,13 @@ def check(
     """
     from cpost import gate
     from cpost.console import Console
+    from cpost.model import Bounds
     from cpost.store import load_run
 
     console = Console()
     run, earlier = load_run(run_dir), None if baseline is None else _loaded(baseline, console)
-    wanted = None if file is None else _declared(file)
-    report = gate.check(run, gate.Bounds(max_over, max_growth, cpu_need), wanted, earlier)
+    wanted = None if file is None else _declared(file, run)
+    report = gate.check(run, Bounds(max_over, max_growth, cpu_need), wanted, earlier)
     console.note(_rendered(report, form))
     console.require_output()
     sys.exit(ExitCode.GATE_FAILED if report.failed else ExitCode.OK)
@@ -109,10 +114,23 @@ def _loaded(folder: Path, console: Console) -> Run:
     return run
 
 
-def _declared(file: Path) -> dict[str, Declared]:
+def _declared(file: Path, run: Run) -> dict[str, Declared]:
+    """What the file declares; raises `UsageError` where nothing in it has a name of this run's."""
+    from cpost.compare import subjects
     from cpost.definition.declared import declared
 
-    return declared(file)
+    found, measured = declared(file), subjects(run)
+    if measured and found.keys().isdisjoint(measured):
+        raise UsageError(
+            f"nothing in {file} was measured in this run: it has {_named(found)}, the run has {_named(measured)}",
+            "name the file that was run, or one whose containers are called as that one's are",
+        )
+    return found
+
+
+def _named(names: Collection[str]) -> str:
+    first, rest = [visible(name) for name in names][:_MOST_NAMES], len(names) - _MOST_NAMES
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _rendered(report: GateReport, form: str) -> str:

@@ -209,6 +209,8 @@ def test_compose_services(cpost: Cpost, pipeline: Pipeline, payload: Path, image
     stay = done.operator("stay")["result"]
     assert (stay["outcome"], stay["exit_code"]) == ("completed", 3)
     assert 1e9 <= stay["wall_ns"] < 3e9
+    limits = done.operator("stay")["declared_limits"]
+    assert limits == {"cpu_millicores": None, "memory_bytes": 100 * 2**20, "gpu_count": None}
     assert [(each["name"], each["result"]["outcome"]) for each in done.record["servers"]] == [("answer", "completed")]
     refused = cpost("run", file, payload).ended(2)
     assert "stay would run for ever" in refused.err

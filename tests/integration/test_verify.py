@@ -20,7 +20,7 @@ from integration.harness import Cpost, Done, Host, Record
 MB = 10**6
 # Its outputs are its container's name, so that they say which run wrote them; waits once a file asks it to.
 WRITE = '[ ! -e /in/wait ] || sleep 3600; [ -z "$(ls /out)" ]; appetite touch 60; hostname >/out/name'
-READ = "cp /in/name /out; dd if=/dev/zero of=/dev/shm/full bs=1M count=10; appetite burn 600 1"
+READ = "cp /in/name /out; dd if=/dev/zero of=/dev/shm/full bs=1M count=10 || { sleep 1; exit 3; }; appetite burn 300 1"
 
 
 class Sized(NamedTuple):
@@ -150,8 +150,8 @@ def test_runs_under_limits_have_a_table_of_their_own(sized: Sized) -> None:
 def test_too_little_is_raised_until_it_holds(verify: Callable[..., tuple[Done, Path]]) -> None:
     little: dict[str, Record] = {
         "writer": {"memory_bytes": 32 * MB},
-        # 600 ms of CPU take 3 s with a fifth of a core, and far less than 2.4 s with one, on a busy host, too.
-        "reader": {"cpu_millicores": 200, "dev_shm_bytes": 8 * 2**20, "wall_ns": 1200 * 10**6},
+        # 300 ms of CPU take 15 s with so little of a core, and far less than 2.4 s with one, on a busy host, too.
+        "reader": {"cpu_millicores": 20, "dev_shm_bytes": 8 * 2**20, "wall_ns": 1200 * 10**6},
     }
     done, folder = verify(little, "--max_slowdown", "100%")
     done.ended(0)
@@ -164,8 +164,11 @@ def test_too_little_is_raised_until_it_holds(verify: Callable[..., tuple[Done, P
     ] * 2
     assert verdicts(reader) == ["broken", "slow", "holds"]
     assert reader["recommendation"]["dev_shm_bytes"] == 16 * 2**20
-    assert reader["recommendation"]["requests"]["cpu_millicores"] == 1200
-    assert reader["verification"]["trials"][1]["throttled_share"] > 0.3
+    assert reader["recommendation"]["requests"]["cpu_millicores"] == 1000
+    stopped = reader["verification"]["trials"][1]
+    assert stopped["throttled_share"] > 0.3
+    assert stopped["result"]["outcome"] == "timed_out"
+    assert stopped["slowdown"] is None
     assert "held back by its CPU limit in" in done.out
     assert "memory: 80 (verified)" in done.out
     # What was measured stays as it was.
@@ -200,6 +203,7 @@ def test_a_signal_leaves_the_earlier_record(sized: Sized, cpost: Cpost, tmp_path
     record["options"]["input_dir"] = str(payload)
     (folder / "run.json").write_text(json.dumps(record))
     assert (folder / "report.html").exists()
+    series = {path.name: path.read_bytes() for path in folder.glob("*.csv*")}
     running = cpost.start("verify", folder)
     harness.until(lambda: bool(host.live(image, running.process.pid)), "the run under limits")
     assert not (folder / "report.html").exists()  # it would be of an earlier record, however this ends
@@ -207,6 +211,8 @@ def test_a_signal_leaves_the_earlier_record(sized: Sized, cpost: Cpost, tmp_path
     done = running.wait().ended(130)
     after = harness.load_run(folder)
     assert after["operators"] == record["operators"]
+    assert {name: (folder / name).read_bytes() for name in series} == series  # of the runs that the record tells of
+    assert not list(folder.glob("*.new"))
     assert after["stopped_by"] == "SIGINT"
     assert "stopped by SIGINT: the record is as it was" in done.err
     harness.check_csvs(folder)
@@ -253,6 +259,47 @@ def test_servers_are_limited_too_and_raised_apart(
         ("asker__store", "asker__store_verify2.csv"),
     ]
     assert all((folder / each["series"]).exists() for each in rows)
+
+
+# ---------------------------------------------------------------- other formats
+
+COMPOSE = """\
+services:
+  first:
+    image: IMAGE
+    command: [sh, -ec, "mkdir /data/x; appetite touch 20"]
+    volumes: ["data:/data"]
+  second:
+    image: IMAGE
+    command: [sh, -ec, '[ "$$(ls /data)" = x ]; mkdir /data/y']
+    volumes: ["data:/data"]
+    depends_on: {first: {condition: service_completed_successfully}}
+  busy:
+    image: IMAGE
+    command: [appetite, burn, "100000", "2"]
+    restart: always
+volumes: {data: {}}
+"""
+
+
+def test_volumes_are_as_they_were_and_services_are_judged_by_what_held_them_back(
+    cpost: Cpost, payload: Path, metrics: Path, image: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE.replace("IMAGE", image))
+    lenient = ("--max_slowdown", "1000%")
+    cpost(file, payload, "--metrics_dir", metrics, "--duration", "1s", "--verify", *lenient).ended(0)
+    record = harness.load_run(metrics)
+    assert [verdicts(each) for each in record["operators"]] == [["holds"]] * 3
+    folder = copied(metrics, tmp_path / "copy", {"busy": {"cpu_millicores": 50}})
+    done = cpost("verify", folder, "--max_slowdown", "50%").ended(3)
+    record = harness.load_run(folder)
+    assert not any("broken" in verdicts(of(record, name)) for name in ("first", "second"))
+    busy = of(record, "busy")["verification"]["trials"]
+    assert [each["verdict"] for each in busy] == ["slow"] * 4
+    assert [each["enforced"][0]["limits"]["cpu_millicores"] for each in busy] == [50, 150, 250, 380]
+    assert all(each["slowdown"] is None and each["throttled_share"] > 0.5 for each in busy)
+    assert "Too slow: " in done.out
 
 
 # ---------------------------------------------------------------- cpost search
@@ -337,6 +384,10 @@ def test_a_reader_of_files_does_without_their_cache_and_the_runs_are_bounded(
     assert search["memory"]["smallest_bytes"] < 16 * MB
     assert (search["cpu"]["trials"], search["cpu"]["settled"]) == ([], False)
     assert "No number of cores was tried for reader: the budget of 1 runs was spent, see --max_runs" in done.err
+    assert done.operator("reader")["cold_inputs"] == ["/in"]
+    for trial in search["memory"]["trials"]:  # they had to read it, too, and paid for that
+        assert trial["cached_input_bytes"] < 2**20
+        assert trial["usage"]["cache_peak_bytes"] > MB
 
 
 def test_an_operator_that_is_not_there_is_refused(

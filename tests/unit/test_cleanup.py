@@ -214,6 +214,23 @@ def test_without_engine_and_groups_the_folder_still_goes(temp: Path) -> None:
     assert not list(temp.iterdir())
 
 
+def test_a_folder_beside_the_outputs_goes_with_its_run(temp: Path) -> None:
+    beside = temp / f".{LIVING.name(RUN)}"
+    (beside / "a").mkdir(parents=True)
+    assert cleanup.remove_run(None, None, LIVING, RUN, (), [beside]) == []
+    assert not list(temp.iterdir())
+
+
+def test_a_folder_beside_outputs_goes_with_the_next_run_there(temp: Path) -> None:
+    kept = [f".{LIVING.name(RUN)}", ".cpost_outputs", LIVING.name(RUN), "a"]
+    for name in (*kept, f".{DEAD.name(RUN)}"):
+        (temp / name).mkdir()
+    (temp / f".{DEAD.name('20260101T000000xffff')}").symlink_to("a")
+    cleanup.remove_dead_folders(temp)
+    assert sorted(path.name for path in temp.iterdir() if not path.is_symlink()) == sorted(kept)
+    cleanup.remove_dead_folders(temp / "missing")
+
+
 def test_every_failure_is_told(temp: Path, groups: Hierarchies, monkeypatch: pytest.MonkeyPatch) -> None:
     (temp / LIVING.name(RUN)).mkdir()
     (temp / "h/cg" / LIVING.name(RUN)).mkdir()

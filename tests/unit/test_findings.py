@@ -5,16 +5,30 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from fractions import Fraction
 from xml.etree import ElementTree
 
 import pytest
-from builders import MB, MS, REFUSED, advice, record, repeat, result, run, usage
+from builders import MB, MS, REFUSED, advice, record, repeat, result, run, totals, usage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.compare import compare
-from cpost.model import Check, GateReport, HostDifference, Origin, Resources, Rule, Ruling
+from cpost.model import (
+    ENGINE_STATS,
+    PROCESS_TREE,
+    Bounds,
+    Check,
+    GateReport,
+    GpuUsage,
+    HostDifference,
+    Origin,
+    Resources,
+    Rule,
+    Ruling,
+)
 from cpost.report import findings
+from cpost.terminal import visible
 
 CHECKS = (
     Check("a", Rule.MEASURED, Ruling.PASSED, "measured"),
@@ -38,11 +52,11 @@ def test_a_line_per_finding_and_one_that_closes() -> None:
         "SKIPPED a__svc: declared: it declares nothing",
         "Gate failed: 3 checks, 1 passed, 1 failed, 1 skipped",
     ]
-    assert findings.text(report(CHECKS[0])) == "Gate passed: 1 checks, 1 passed"
+    assert findings.text(report(CHECKS[0])) == "Gate passed: 1 check, 1 passed"
 
 
 def test_a_stranger_s_text_stays_on_its_line() -> None:
-    nasty = Check("a\nb", Rule.MEASURED, Ruling.FAILED, "said \x1b[31m\r\n::error::x", Origin("p\n.yaml", 1, 1))
+    nasty = Check("a\nb", Rule.MEASURED, Ruling.FAILED, "said \x1b[31m\r\n::error::x", Origin("p\n\x1b.yaml", 1, 1))
     for shown in (findings.text(report(nasty)), findings.github(report(nasty))):
         assert len(shown.splitlines()) == 2
         assert "\x1b" not in shown
@@ -67,13 +81,22 @@ def test_annotations_stand_at_their_place() -> None:
     ]
 
 
-@given(file=st.text(st.sampled_from("a%:,\n\r0A3C25"), min_size=1), text=st.text(st.sampled_from("a%:,0A25")))
+def test_what_is_there_to_be_changed_is_only_noted() -> None:
+    hosts = (*HOSTS, HostDifference("image of a", "x:1", "x:2", tested=True))
+    assert findings.github(report(CHECKS[0], hosts=hosts)).splitlines()[:2] == [
+        "::warning title=cpost::Different CPUs: 8, the baseline's 4",
+        "::notice title=cpost::Different image of a: x:2, the baseline's x:1",
+    ]
+    assert [each["tested"] for each in findings.gate_data(report(hosts=hosts))["hosts"]] == [False, True]
+
+
+@given(file=st.text(st.sampled_from("a%:,\n\r\x1b0A3C25"), min_size=1), text=st.text(st.sampled_from("a%:,0A25")))
 def test_annotations_are_escaped(file: str, text: str) -> None:
     shown = findings.github(report(Check("s", Rule.MEASURED, Ruling.FAILED, text, Origin(file, 4, 1))))
     annotation, _ = shown.split("\n")
     match = re.fullmatch(r"::error file=([^:,]*),line=4,title=[^:,]*::(.*)", annotation)
     assert match is not None
-    assert unescaped(match[1]) == file
+    assert unescaped(match[1]) == visible(file)
     assert unescaped(match[2]) == f"s: measured: {text}"
 
 
@@ -109,13 +132,15 @@ def test_junit_is_ascii_and_parses_whatever_it_holds(text: str) -> None:
 
 
 def test_the_gate_s_keys_are_promised() -> None:
-    assert findings.gate_data(report(*CHECKS[1:2], hosts=HOSTS)) == {
+    bounds = Bounds(Fraction(5, 2), Fraction(1, 5), "p99")
+    assert findings.gate_data(replace(report(*CHECKS[1:2], hosts=HOSTS), bounds=bounds)) == {
         "verdict": "failed",
         "pipeline": "p",
         "run_id": "now",
         "baseline_id": "before",
+        "bounds": {"max_over": 2.5, "max_growth": 0.2, "cpu_need": "p99"},
         "counts": {"passed": 0, "failed": 1, "skipped": 0},
-        "hosts": [{"what": "CPUs", "before": "4", "after": "8"}],
+        "hosts": [{"what": "CPUs", "before": "4", "after": "8", "tested": False}],
         "checks": [
             {
                 "subject": "a",
@@ -150,9 +175,9 @@ def test_a_comparison_is_a_table_for_each_operator() -> None:
     shown = findings.comparison(compare(old, new))
     assert row(shown, "Memory peak") == [
         "Memory peak",
-        "150.000 MB (100.000 MB to 200.000 MB)",
+        "200.000 MB (100.000 MB to 200.000 MB)",
         "600.000 MB",
-        "+300.0 %",
+        "+200.0 %",
         "single runs: cannot tell noise",
     ]
     assert row(shown, "CPU time") == ["CPU time", "-", "-", "-", "-"]
@@ -161,6 +186,31 @@ def test_a_comparison_is_a_table_for_each_operator() -> None:
     assert row(shown, "Recommended memory")[1:3] == ["memory: 256", "memory: 512"]
     assert row(shown, "Recommended GPU")[1:3] == ["-", "gpu: 1"]
     assert shown.endswith("gone: only the first run has it\n\nnew: only the second run has it")
+
+
+def test_a_comparison_marks_what_is_no_more_than_a_bound_or_an_estimate() -> None:
+    stated = usage(100.0, 300 * MB, need_peak_bytes=200 * MB)
+    tree = record(usage=stated, result=result(totals=totals(source=PROCESS_TREE)))
+    stats = record(usage=stated, result=result(totals=totals(source=ENGINE_STATS)))
+    found = compare(run(tree), run(stats))
+    shown = findings.comparison(found)
+    assert row(shown, "CPU p95")[1:3] == ["100.000 %", ">= 100.000 %"]
+    assert row(shown, "Memory need")[1:3] == ["~ 200.000 MB", ">= 200.000 MB"]
+    assert row(shown, "Memory peak")[1:3] == ["~ 300.000 MB", ">= 300.000 MB"]
+    need = findings.comparison_data(found)["subjects"][0]["figures"]["need_peak_bytes"]
+    assert (need["before_certainty"], need["after_certainty"]) == ("estimate", "at_least")
+    assert shown.startswith("Different source of a: engine stats, the first's process tree\n")
+
+
+def test_gpus_have_rows_where_there_are_any() -> None:
+    gpu = GpuUsage("x", used=True, busy_average_pct=40.0, memory_peak_bytes=2000 * MB)
+    more = replace(gpu, busy_average_pct=60.0, memory_peak_bytes=20_000 * MB)
+    old, new = (run(record(usage=usage(gpus=(each,)))) for each in (gpu, more))
+    shown = findings.comparison(compare(old, new))
+    assert row(shown, "GPU busy")[1:4] == ["40.000 %", "60.000 %", "+50.0 %"]
+    assert row(shown, "GPU memory")[1:4] == ["2000.000 MB", "20000.000 MB", "+900.0 %"]
+    assert "GPU" not in findings.comparison(compare(run(record()), run(record())))
+    assert row(findings.comparison(compare(run(record()), new)), "GPU memory")[1:3] == ["-", "20000.000 MB"]
 
 
 def test_hosts_come_first_and_remarks_below() -> None:
@@ -188,6 +238,8 @@ def test_the_comparison_s_keys_are_promised() -> None:
         "change": None,
         "share": None,
         "meaning": "unknown",
+        "before_certainty": "exact",
+        "after_certainty": "exact",
         "before_spread": {"minimum": 1, "maximum": 3, "runs": 2},
         "after_spread": None,
     }

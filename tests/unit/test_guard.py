@@ -91,8 +91,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the clean-up was asked to remove; nothing is."""
     calls: list[Any] = []
 
-    def remove_run(engine: object, hierarchies: object, owner: Owner, run_id: str) -> list[str]:
-        calls.append((owner, run_id, hierarchies, engine))
+    def remove_run(
+        engine: object, hierarchies: object, owner: Owner, run_id: str, images: object, folders: object
+    ) -> list[str]:
+        calls.append((owner, run_id, hierarchies, engine, folders))
         return []
 
     monkeypatch.setattr("cpost.measure.engine.Engine", object)
@@ -101,8 +103,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_it_removes_its_own_run(asked: list[Any]) -> None:
-    assert guard._clean(RUN, NAME)
+    assert guard._clean(RUN, NAME, "no-engine", "/out/.beside")
     assert [call[:2] for call in asked] == [(Owner.current(), RUN)]
+    assert asked[0][4] == (Path("/out/.beside"),)
 
 
 def test_a_name_that_is_not_ours_removes_nothing(asked: list[Any]) -> None:
@@ -159,9 +162,9 @@ def test_a_real_guard_outlives_the_terminal_s_session(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     Guard(RUN, NAME)
-    assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME]
-    Guard(RUN, NAME, engine=False)
-    assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME, "no-engine"]
+    assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME, "engine"]
+    Guard(RUN, NAME, engine=False, folders=(Path("/out/.beside"),))
+    assert started["command"][1:] == ["-m", "cpost.measure.guard", RUN, NAME, "no-engine", "/out/.beside"]
     assert started["start_new_session"]
     assert started["stdin"] == subprocess.PIPE
 

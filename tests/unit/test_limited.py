@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from builders import MB, REFUSED, advice, record, repeat, result, step, totals, usage
 
-from cpost.limited import LimitedRuns, Verifier
+from cpost.limited import LimitedRuns
 from cpost.measurer import Once
 from cpost.model import (
     Enforced,
+    HostFacts,
     Mount,
     OperatorRecord,
     Outcome,
@@ -27,11 +28,14 @@ from cpost.model import (
     Trial,
     Verdict,
 )
+from cpost.model.definition import FINE
 from cpost.outputs import OutputFolders
 from cpost.store import VERIFY, RunFolder
 from cpost.trials import Observed, judge
+from cpost.verifier import Verifier
 
 SECOND = 10**9
+HERE = HostFacts(hostname="here", cpus=8)
 STEP = step(operator="a", memory_limit_bytes=10**12, shm_bytes=2**30)
 Behave = Callable[[Sequence[Enforced]], StepResult]
 
@@ -49,6 +53,8 @@ class Runs:
 
     def __init__(self, own: Behave, server: Behave | None = None, cores: int = 8) -> None:
         self._own, self._server = own, server
+        self.fixed = False
+        self.cached: int | None = None
         self.cores = cores
         self.max_slowdown = 0.1
         self.ran: list[tuple[tuple[Enforced, ...], int, int, int | None]] = []
@@ -56,7 +62,8 @@ class Runs:
     def run(self, _: Step, enforced: Sequence[Enforced], number: int, earlier: int, baseline_ns: int | None) -> Trial:
         self.ran.append((tuple(enforced), number, earlier, baseline_ns))
         servers = (self._server(enforced),) if self._server else ()
-        return judge(Observed(self._own(enforced), usage(), None, servers), enforced, baseline_ns, 0.1)
+        run = Observed(self._own(enforced), usage(), None, servers)
+        return replace(judge(run, enforced, baseline_ns, 0.1, fixed=self.fixed), cached_input_bytes=self.cached)
 
 
 def holds_from(memory_bytes: int) -> Behave:
@@ -65,7 +72,7 @@ def holds_from(memory_bytes: int) -> Behave:
 
 def verified(runs: Runs, measured: OperatorRecord | None = None, of: Step = STEP) -> OperatorRecord:
     given: Any = runs
-    return Verifier(given).verify(of, measured or record(result=well()))
+    return Verifier(given, HERE, HERE).verify(of, measured or record(result=well()))
 
 
 # ---------------------------------------------------------------- raised until it holds
@@ -172,15 +179,102 @@ def test_a_limit_that_the_policy_leaves_open_stays_open() -> None:
 def test_less_memory_than_engines_take_is_not_asked_of_them() -> None:
     runs = Runs(lambda _: well())
     made = verified(runs, record(result=well(), recommendation=advice(memory=MB)))
-    assert runs.ran[0][0][0].limits.memory_bytes == made.recommendation.requests.memory_bytes == 6 * 2**20
-
-
-def test_more_than_the_host_has_is_not_asked_of_engines() -> None:
-    runs = Runs(lambda _: well(), cores=2)
-    verified(
-        runs, record(result=well(), recommendation=advice(8000, 512 * MB)), replace(STEP, memory_limit_bytes=MB * 300)
+    # 6 MiB, in whole MB as the format has it.
+    assert runs.ran[0][0][0].limits.memory_bytes == made.recommendation.requests.memory_bytes == 7 * MB
+    assert "raised: memory of a to 7.000 MB: engines start no container with less" in made.recommendation.reasons
+    fine = verified(
+        Runs(lambda _: well()), record(result=well(), recommendation=advice(memory=MB)), replace(STEP, granularity=FINE)
     )
+    assert fine.recommendation.requests.memory_bytes == 16 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("behave", "said"),
+    [
+        (lambda _: well(), "it held (1.000 s, +0.0 %)"),
+        (lambda _: killed(), "it failed (killed for memory)"),
+        (
+            lambda _: well(2 * SECOND),
+            "it was too slow (took 100 % longer, held back by its CPU limit in 0 % of the time)",
+        ),
+    ],
+)
+def test_what_the_host_cannot_give_is_neither_proven_nor_lowered(behave: Behave, said: str) -> None:
+    runs = Runs(behave, cores=2)
+    before = advice(8000, 512 * MB)
+    small = replace(STEP, memory_limit_bytes=MB * 300)
+    made = verified(runs, record(result=well(), recommendation=before), small).recommendation
     assert runs.ran[0][0][0].limits == Resources(2000, 300 * MB)
+    assert (made.requests, made.limits, made.verified) == (before.requests, before.limits, None)
+    assert made.reasons[1] == (f"not verified: this host cannot give as much; with a: cpu 2, memory 300.000 MB {said}")
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def test_what_fails_every_time_keeps_its_number() -> None:
+    runs = Runs(lambda _: result(Outcome.FAILED, cause="exit code 3"))
+    made = verified(runs)
+    assert [each[0][0].limits.memory_bytes for each in runs.ran] == [each * MB for each in (256, 256, 384, 576)]
+    assert made.recommendation.requests == advice().requests
+    assert made.recommendation.verified is Verdict.BROKEN
+    assert "put back: it failed with more, too" in made.recommendation.reasons
+
+
+def test_what_failed_once_by_chance_keeps_its_number() -> None:
+    ends = iter([result(Outcome.FAILED, cause="exit code 3"), well()])
+    made = verified(Runs(lambda _: next(ends)))
+    assert made.recommendation.requests == advice().requests
+    assert made.recommendation.verified is Verdict.HOLDS
+
+
+def test_runs_before_one_that_was_cut_short_still_count() -> None:
+    ends = iter([killed(), result(Outcome.INTERRUPTED)])
+    made = verified(Runs(lambda _: next(ends)))
+    assert made.verification is not None
+    assert [each.verdict for each in made.verification.trials] == [Verdict.BROKEN]
+    assert (made.recommendation.requests, made.recommendation.verified) == (
+        Resources(1000, 256 * MB),
+        Verdict.BROKEN,
+    )
+
+
+def test_a_time_that_is_not_known_is_no_proof_of_speed() -> None:
+    made = verified(Runs(lambda _: well()), record(result=result(wall_ns=None)))
+    assert made.recommendation.verified is Verdict.HOLDS
+    assert made.recommendation.reasons[1].endswith(
+        "whether it was slower is not known, as its time without limits is not"
+    )
+
+
+@pytest.mark.parametrize(("cached", "is_said"), [(None, False), (15 * MB, False), (16 * MB, True)])
+def test_inputs_that_no_limit_paid_for_are_told(cached: int | None, is_said: bool) -> None:
+    given: Any = Runs(lambda _: well())
+    given.cached = cached
+    said = Verifier(given, HERE, HERE).verify(STEP, record(result=well())).recommendation.reasons[1]
+    assert ("; 16.000 MB of its inputs lay in the page cache, for free" in said) is is_said
+
+
+def test_where_and_when_is_in_the_record() -> None:
+    given: Any = Runs(lambda _: well())
+    elsewhere = HostFacts(hostname="laptop", cpus=8)
+    made = Verifier(given, elsewhere, HERE).verify(STEP, record(result=well()))
+    assert made.verification is not None
+    assert (made.verification.hostname, made.verification.cpus) == ("laptop", 8)
+    assert made.verification.cpost_version
+    assert made.verification.ended_at.endswith("+00:00")
+    assert made.recommendation.reasons[1].endswith("; on another host (laptop), so its time says little")
+    at_home = verified(Runs(lambda _: well())).recommendation.reasons[1]
+    assert "another host" not in at_home
+
+
+def test_a_set_time_is_not_told_as_a_slowdown() -> None:
+    given: Any = Runs(lambda _: well(periods=0))
+    given.fixed = True
+    made = Verifier(given, HERE, HERE).verify(replace(STEP, duration_ns=SECOND), record(result=well()))
+    assert made.recommendation.reasons[1] == (
+        "verified: held in a run under these limits (1.000 s, held back by its CPU limit in 0 % of the time)"
+    )
 
 
 # ---------------------------------------------------------------- servers
@@ -257,6 +351,9 @@ class Measured:
     def renew(self, of: Step, outputs: OutputFolders | None = None) -> None:
         self.renewed.append((of.output_folders, outputs))
 
+    def chill(self, _: Step, cold: Sequence[str]) -> int:
+        return len(cold)
+
     def once(self, of: Step, earlier: int, warnings: Sequence[str], opens: Any) -> Once:
         self.steps.append(of)
         file = opens(of.operator, "header\n")
@@ -288,8 +385,19 @@ def test_limits_get_to_the_containers_and_no_further(tmp_path: Path) -> None:
         "a: cpu 1.5, memory 100.000 MB, shared memory 67.109 MB; a__s with cpu 2; pipeline__t without limits"
     ]
     assert told.ended == [Verdict.HOLDS]
+    assert trial.cached_input_bytes == 0
     assert (runs.last, runs.count) == (well(), 1)
     assert subject.renewed == [(("/out/a",), None)]
+
+
+@pytest.mark.parametrize(("duration_s", "longest_s"), [(None, 5.3), (60, None)])
+def test_a_run_that_takes_many_times_as_long_is_stopped(
+    tmp_path: Path, duration_s: int | None, longest_s: float | None
+) -> None:
+    runs, subject, _ = limited(tmp_path, None)
+    of = replace(STEP, duration_ns=None if duration_s is None else duration_s * SECOND)
+    runs.run(of, (Enforced("a", Resources(1000, MB)),), 1, 1, SECOND // 10)
+    assert subject.steps[0].timeout_ns == (None if longest_s is None else int(longest_s * SECOND))
 
 
 def test_inputs_stay_where_they_are_and_outputs_move(tmp_path: Path) -> None:

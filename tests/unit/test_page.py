@@ -28,9 +28,11 @@ from cpost.model import (
     Verification,
 )
 from cpost.report.charts import MEGABYTES, PERCENT, Chart, Level, Line, Mark, clock
+from cpost.report.details import operator_facts
 from cpost.report.overview import summary
 from cpost.report.page import is_page, render
 from cpost.report.sections import Source
+from cpost.report.view import Cell
 
 HOUR = 360_000
 VOID = {"meta", "link", "br", "img", "input"}
@@ -129,14 +131,33 @@ def test_a_page_is_known_by_its_head(tmp_path: Path) -> None:
 
 def test_declared_and_recommended_stand_side_by_side() -> None:
     grown = record("grown", declared=Resources(1000, 128 * MB), recommendation=advice(2000, 256 * MB))
-    table = summary([("", run(grown, record("free"), record("bad", recommendation=REFUSED)))])
+    capped = record("capped", declared=Resources(250), declared_limits=Resources(500, 64 * MB))
+    table = summary([("", run(grown, capped, record("free"), record("bad", recommendation=REFUSED)))])
     titles = [f"{column.group} {column.title}".strip() for column in table.columns]
     rows = {row[0].text: dict(zip(titles, row, strict=True)) for row in table.rows}
     wanted = rows["grown"]["Memory, MB recommended"]
     assert (wanted.text, wanted.style, wanted.small) == ("256", "raise", "from 128")
     assert rows["grown"]["Memory, MB declared"].text == "128"
-    assert rows["free"]["CPU declared"].text == "-"
+    assert rows["free"]["CPU declared"] == Cell("-")
+    assert rows["capped"]["CPU declared"] == Cell("0.25", small="limit 0.5")
+    assert rows["capped"]["Memory, MB declared"] == Cell("-", small="limit 64")
     assert rows["bad"]["CPU recommended"].text == "none"
+    assert operator_facts(grown)[-1].small == "declared: cpu 1, memory 128"
+    assert operator_facts(capped)[-1].small == "declared: cpu 0.25; limits: cpu 0.5, memory 64"
+
+
+def test_a_need_that_is_a_bound_is_marked_wherever_it_stands() -> None:
+    seen = result(wall_ns=10**10, totals=Totals("last sample", 1, tail_ns=9 * 10**9))
+    cut = record("cut", result=seen, usage=usage(need_peak_bytes=100 * MB))
+    table = summary([("", run(cut))])
+    titles = [f"{column.group} {column.title}".strip() for column in table.columns]
+    cells = {title: cell.text for title, cell in zip(titles, table.rows[0], strict=True)}
+    assert [cells[title] for title in ("CPU highest %", "Memory, MB need", "Memory, MB peak")] == [
+        ">= 100.0",
+        ">= 100.0",
+        ">= 1.0",
+    ]
+    assert [fact.value for fact in operator_facts(cut)[1:5]] == [">= 100.0 %", ">= 100.0 %", ">= 100.0 MB", ">= 1.0 MB"]
     assert not [title for title in titles if title.startswith("GPU")]
 
 
@@ -189,7 +210,7 @@ def test_what_became_of_a_recommendation_stands_beside_it() -> None:
 def test_runs_under_limits_are_on_the_page(everything: Parsed) -> None:
     assert "+3.4 % time" in everything.text
     for words in (
-        "Run under what was recommended, at most 10% longer than 2.000 s",
+        "Run under what was recommended, for at most 2.200 s: 10% longer than the 2.000 s without limits",
         "cpu 1, memory 512.000 MB, shared memory 64.000 MB",
         "The smallest memory that passed: 640.000 MB",
         "The fewest cores that are fast enough: 2; cores times time is least with 1",

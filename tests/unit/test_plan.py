@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpost.errors import UsageError
-from cpost.limited import _moved
 from cpost.model import (
     ALL_GPUS,
     FINE,
@@ -37,6 +36,7 @@ from cpost.model import (
     Volume,
     VolumeConnection,
 )
+from cpost.outputs import OutputFolders
 from cpost.plan import Place, execution_order, host_ceiling_bytes, images_of, make_plan, servers_of
 
 MIB = 2**20
@@ -477,7 +477,9 @@ def test_only_what_stays_has_a_duration() -> None:
 def test_a_run_under_limits_copies_to_folders_of_its_own() -> None:
     output = Output("/tmp/x.bin", "o", copied=True)
     (made,) = foreign_steps(operator("a", outputs=(output,)))
-    assert _moved(made, PosixPath("/trial")).copies == (CopyOut("/tmp/x.bin", "/trial/a/o"),)
+    assert OutputFolders(PosixPath("/trial"), overwrite=True).moved(made).copies == (
+        CopyOut("/tmp/x.bin", "/trial/a/o"),
+    )
 
 
 def test_a_companion_sees_what_it_reads() -> None:

@@ -160,7 +160,9 @@ def test_without_gpus_a_series_has_no_columns_for_them(recorder: Recorder) -> No
 
 
 def server_recorder(folder: Path, audience: Audience, gpus: GpuRecorder, which: Server | None = None) -> ServerRecorder:
-    which = which or server("triton", models=("m",), declared=Resources(1000), memory_limit_bytes=10**12)
+    which = which or server(
+        "triton", models=("m",), declared=Resources(1000), limits=Resources(2), memory_limit_bytes=10**12
+    )
     return ServerRecorder(which, series_of(folder, "a__triton", gpus), gpus, 20 * MS, 8, audience)
 
 
@@ -188,7 +190,8 @@ def test_a_server_is_recorded_as_a_whole_and_in_stretches(tmp_path: Path, audien
     made = recorder.record("peak", "triton:1", kept=True)
     recorder.close()
     assert audience.shown == [("starts", "triton"), ("ready", "triton", 1000 * MS)]
-    assert (made.name, made.image, made.models, made.declared) == ("triton", "triton:1", ("m",), Resources(1000))
+    assert (made.name, made.image, made.models) == ("triton", "triton:1", ("m",))
+    assert (made.declared, made.declared_limits) == (Resources(1000), Resources(2))
     assert (made.ready_ns, made.triton, made.series_file) == (
         10**9,
         TritonFacts("2.51.0"),

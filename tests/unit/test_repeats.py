@@ -19,7 +19,7 @@ from cpost.measure.container import Bench
 from cpost.measure.servers import SharedServers
 from cpost.measure.step import Measured, measure_step
 from cpost.measurer import Containers, Measurer
-from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Server, Step, StepResult
+from cpost.model import Advice, OperatorRecord, Options, Outcome, Plan, RepeatKind, Resources, Server, Step, StepResult
 from cpost.outputs import OutputFolders
 from cpost.repeats import Runner
 from cpost.store import RunFolder
@@ -69,6 +69,8 @@ class Place:
         self.step = step(
             operator="seg",
             output_folders=(str(self.outputs / "seg"),),
+            declared=Resources(1000),
+            limits=Resources(2000, 64 * MB),
             memory_limit_bytes=10**12,
             shm_bytes=2**30,
         )
@@ -158,6 +160,12 @@ def test_a_single_run_is_as_it_always_was(place: Place) -> None:
 
 
 # ---------------------------------------------------------------- several
+
+
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_what_the_definition_requests_and_allows_is_kept(place: Place, repeat: int) -> None:
+    made = place.run(repeat=repeat)
+    assert (made.declared, made.declared_limits) == (Resources(1000), Resources(2000, 64 * MB))
 
 
 def test_warm_ups_come_first_and_each_run_finds_empty_outputs(place: Place) -> None:

@@ -396,6 +396,8 @@ def test_what_is_not_known_of_a_server_is_no_zero() -> None:
     assert [line[1:3] for line in cells(nothing, "triton")] == [["-", "-"], ["-", "-"]]
     sampled = server_record(usage=usage(memory=300 * MB, peaks_sampled=True))
     assert cells(operator_summary(record(servers=(sampled,))), "triton: Memory")[0][2] == ">= 300.000 MB"
+    stats = operator_summary(record(servers=(server_record(result=result(totals=totals(source="engine stats"))),)))
+    assert cells(stats, "triton: CPU")[0][1:3] == [">= 150.000 %", ">= 150.000 %"]
 
 
 def test_a_server_s_gpus_are_those_of_its_whole_life() -> None:

@@ -189,8 +189,7 @@ def test_gpus_are_counted_where_the_operators_run_here(elsewhere: str | None) ->
 
 def test_an_operator_behind_a_failed_one_is_told_so() -> None:
     made: Any = object.__new__(execution.Execution)
-    failed = record("a", result=result(Outcome.FAILED, cause="exit code 1", exit_code=1))
-    made._run = run(failed, record("b"))
+    made._ended = {"a": Outcome.FAILED, "b": Outcome.COMPLETED}
     assert made._failed_upstream(step(upstream=("b",))) == []
     (warning,) = made._failed_upstream(step(upstream=("a", "b")))
     assert "a left, which failed" in warning

@@ -57,6 +57,7 @@ RECORD = record(
     "seg",
     image="reg.io/seg:1",
     declared=Resources(2000, 1024 * MB, 1),
+    declared_limits=Resources(4000),
     result=result(
         exit_code=0,
         wall_ns=2_500_000_000,
@@ -197,6 +198,8 @@ def test_a_summary_row_has_every_figure_in_its_column() -> None:
         "declared_cpu": "2",
         "declared_memory_mb": "1024",
         "declared_gpu": "1",
+        "declared_cpu_limit": "4",
+        "declared_memory_limit_mb": "",
         "policy": "peak",
         "recommended_cpu": "12",
         "recommended_memory_mb": "512",

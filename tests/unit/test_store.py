@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import record, result, run, totals
+from builders import record, result, run, server_record, totals, usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpost.errors import StoreError, UsageError
 from cpost.model import (
     Doubt,
+    Enforced,
     OperatorRecord,
+    Options,
     Outcome,
     Repeat,
     RepeatKind,
+    Resources,
     Run,
     Spread,
     Spreads,
     Statistic,
+    Trial,
     Usage,
+    Verdict,
+    Verification,
 )
-from cpost.store import REPORT_FILE, RUN_FILE, SCHEMA_VERSION, SUMMARY_FILE, RunFolder, SeriesFile, load_run
+from cpost.store import (
+    REPORT_FILE,
+    RUN_FILE,
+    SCHEMA_VERSION,
+    SEARCH,
+    SUMMARY_FILE,
+    VERIFY,
+    RunFolder,
+    SeriesFile,
+    load_run,
+)
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))  # records hold numbers
 FIGURE = st.none() | st.floats(0, 1e15)
@@ -43,7 +61,12 @@ RECORDS = st.builds(
     spreads=st.none() | SPREADS,
     doubts=st.lists(st.builds(Doubt), max_size=2).map(tuple),
 )
-RUNS = st.builds(Run, schema_version=st.just(SCHEMA_VERSION), operators=st.lists(RECORDS, max_size=2).map(tuple))
+RUNS = st.builds(
+    Run,
+    schema_version=st.just(SCHEMA_VERSION),
+    options=st.builds(Options, max_slowdown=st.floats(0, 10)),
+    operators=st.lists(RECORDS, max_size=2).map(tuple),
+)
 
 OPERATORS = ("a", "seg", "old")
 
@@ -111,7 +134,7 @@ def test_a_folder_s_name_that_is_no_utf_8_is_kept(tmp_path: Path) -> None:
     assert load_run(tmp_path) == kept
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, None, "1", 0])
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, 99, 0])
 def test_another_format_is_refused_with_a_remedy(tmp_path: Path, version: object) -> None:
     saved(tmp_path, run())
     data = json.loads((tmp_path / RUN_FILE).read_text())
@@ -119,6 +142,14 @@ def test_another_format_is_refused_with_a_remedy(tmp_path: Path, version: object
     with pytest.raises(UsageError, match="record format") as caught:
         load_run(tmp_path)
     assert caught.value.hint == "update cpost"
+
+
+@pytest.mark.parametrize("data", [{"name": "x"}, {"schema_version": None}, {"schema_version": "1"}, [1], True])
+def test_what_never_was_a_record_needs_no_newer_cpost(tmp_path: Path, data: object) -> None:
+    (tmp_path / RUN_FILE).write_text(json.dumps(data))
+    with pytest.raises(UsageError, match="it has no schema_version") as caught:
+        load_run(tmp_path)
+    assert caught.value.hint == "name a folder that cpost wrote (--metrics_dir)"
 
 
 @pytest.mark.parametrize(
@@ -141,6 +172,67 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: bytes) -> None:
     with pytest.raises(UsageError) as caught:
         load_run(tmp_path)
     assert str(tmp_path) in caught.value.message
+
+
+TRIAL = Trial((Enforced("a", Resources(1000)),), Verdict.HOLDS, "", result())
+WHOLE = run(record(verification=Verification(Verdict.HOLDS, 1, 0.1, (TRIAL,))))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("operators.0.usage.window_ns", "x", "$.operators[0].usage.window_ns"),
+        ("operators.0.usage.window_ns", 1.5, "$.operators[0].usage.window_ns"),
+        ("operators.0.usage.window_ns", True, "$.operators[0].usage.window_ns"),
+        ("operators.0.usage.cpu_pct.p95", "nan", "$.operators[0].usage.cpu_pct.p95"),
+        ("operators.0.usage.cpu_pct.p95", math.nan, "NaN is not a number that a record may have"),
+        ("operators.0.usage.cpu_pct.p95", -math.inf, "-Infinity is not a number that"),
+        ("operators.0.usage.need_peak_bytes", 10**400, "a number of 401 digits"),
+        ("operators.0.image", 5, "$.operators[0].image"),
+        ("operators.0.result.outcome", "splendid", "$.operators[0].result.outcome"),
+        ("operators.0.verification.trials.0.enforced", [], "$.operators[0].verification.trials[0]"),
+        ("complete", "false", "expected bool @ $.complete"),
+        ("complete", 1, "expected bool @ $.complete"),
+    ],
+)
+def test_a_damaged_value_is_refused_at_its_place(tmp_path: Path, place: str, value: object, said: str) -> None:
+    saved(tmp_path, WHOLE)
+    assert load_run(tmp_path) == WHOLE
+    data = json.loads((tmp_path / RUN_FILE).read_text())
+    *path, last = place.split(".")
+    found = data
+    for name in path:
+        found = found[int(name)] if name.isdigit() else found[name]
+    found[last] = value
+    (tmp_path / RUN_FILE).write_text(json.dumps(data))
+    with pytest.raises(UsageError, match=re.escape(said)):
+        load_run(tmp_path)
+
+
+def test_a_number_that_no_float_can_hold_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, run(record(usage=usage(12345.5))))
+    text = (tmp_path / RUN_FILE).read_text()
+    assert "12345.5" in text
+    (tmp_path / RUN_FILE).write_text(text.replace("12345.5", "1e999"))
+    with pytest.raises(UsageError, match="1e999 is not a number"):
+        load_run(tmp_path)
+
+
+def test_of_several_faults_the_first_is_named(tmp_path: Path) -> None:
+    saved(tmp_path, run())
+    data = json.loads((tmp_path / RUN_FILE).read_text())
+    (tmp_path / RUN_FILE).write_text(json.dumps({**data, "complete": 0, "host": 5, "options": 5}))
+    with pytest.raises(UsageError, match=r"@ \$\.\w+, and [12] more"):
+        load_run(tmp_path)
+
+
+def test_a_record_from_before_limits_were_kept_is_read(tmp_path: Path) -> None:
+    kept = run(record(servers=(server_record(),)))
+    saved(tmp_path, kept)
+    data = json.loads((tmp_path / RUN_FILE).read_text())
+    del data["operators"][0]["declared_limits"], data["operators"][0]["servers"][0]["declared_limits"]
+    (tmp_path / RUN_FILE).write_text(json.dumps(data))
+    assert load_run(tmp_path) == kept
 
 
 @pytest.mark.parametrize("damage", [("outcome", "splendid"), ("exit_code", "many"), ("log_tail", 7)])
@@ -386,3 +478,65 @@ def test_other_names_are_no_results(tmp_path: Path, name: str) -> None:
     folder.prepare()
     folder.close()
     assert (tmp_path / name).read_text() == "mine"
+
+
+# ---------------------------------------------------------------- runs under limits
+
+
+def trial(folder: RunFolder, number: int, text: str, name: str = "a", word: str = VERIFY) -> None:
+    series = folder.open_trial(word, number, name, text)
+    assert series.path.name == f"{name}_{word}{number}.csv"
+    series.close()
+
+
+def series_of(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("*.csv*")}
+
+
+@pytest.fixture
+def proven(tmp_path: Path) -> RunFolder:
+    """A folder with three runs under limits of an earlier verification, and two new ones that have no verdict yet."""
+    first = RunFolder(tmp_path, OPERATORS, overwrite=True)
+    for number in (1, 2, 3):
+        trial(first, number, f"old {number}")
+    trial(first, 1, "searched", word=SEARCH)
+    trial(first, 1, "beside", name="a_b")
+    first.close()
+    again = RunFolder(tmp_path, OPERATORS, overwrite=False, update=True)
+    trial(again, 1, "new 1")
+    trial(again, 2, "new 2")
+    return again
+
+
+OTHERS = {"a_search1.csv": "searched", "a_b_verify1.csv": "beside"}
+
+
+def test_series_that_are_told_of_stay_until_there_is_a_new_verdict(proven: RunFolder) -> None:
+    old = {f"a_verify{number}.csv": f"old {number}" for number in (1, 2, 3)}
+    asides = {"a_verify1.csv.new": "new 1", "a_verify2.csv.new": "new 2"}
+    assert series_of(proven.path) == {**old, **asides, **OTHERS}
+    proven.settle_trials(VERIFY, ["a"], 0)
+    assert series_of(proven.path) == {**old, **OTHERS}
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_new_series_take_the_place_of_all_earlier_ones(proven: RunFolder, last: int) -> None:
+    proven.settle_trials(VERIFY, ["a"], last)
+    new = {f"a_verify{number}.csv": f"new {number}" for number in range(1, last + 1)}
+    assert series_of(proven.path) == {**new, **OTHERS}
+
+
+def test_a_new_result_has_its_series_in_place_at_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, OPERATORS, overwrite=True)
+    trial(folder, 1, "new 1")
+    trial(folder, 2, "ended early")
+    folder.settle_trials(VERIFY, ["a"], 1)
+    assert series_of(tmp_path) == {"a_verify1.csv": "new 1", "a_verify2.csv": "ended early"}
+
+
+def test_what_a_killed_verification_left_goes_with_the_next_run(proven: RunFolder) -> None:
+    proven.close()
+    made = RunFolder(proven.path, (*OPERATORS, "a_b"), overwrite=True)
+    made.prepare()
+    made.close()
+    assert series_of(proven.path) == {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cpost.outputs import OutputFolders
 from cpost.search import SearchPlan
 from cpost.store import RunFolder
 from cpost.treatment import Proving, Searching, Sizing, Treatment, Workshop
+from cpost.volumes import Volumes
 
 STEP = step(operator="a", output_folders=("/out/a",), memory_limit_bytes=10**12, shm_bytes=2**30)
 Behave = Callable[[Step], StepResult]
@@ -39,6 +40,7 @@ class Place:
         self.behave = behave
         self.kept: list[OperatorRecord] = []
         self.ran: list[tuple[str, int]] = []
+        self.chilled: list[Collection[str]] = []
         self.folder = RunFolder(folder / "metrics", ["a"], overwrite=True, update=True)
         self.interrupts = Interrupts()
         given: Any = self
@@ -51,6 +53,7 @@ class Place:
             audience=given,
             scratch=OutputFolders(folder / "trials", overwrite=True),
             keep=self.kept.append,
+            volumes=Volumes(folder / "volumes"),
             cores=2,
         )
 
@@ -59,6 +62,12 @@ class Place:
         file.close()
         self.ran.append((of.output_folders[0], of.memory_limit_bytes))
         return Once(self.behave(of), usage(), (), None, file.path.name)
+
+    def cold_inputs(self, _: Step) -> tuple[str, ...]:
+        return ("/in",)
+
+    def chill(self, _: Step, cold: Collection[str]) -> None:
+        self.chilled.append(cold)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
@@ -92,7 +101,7 @@ def test_sizing_proves_only_where_it_is_asked_to(tmp_path: Path) -> None:
 def test_a_lost_engine_ends_the_run_and_keeps_what_was_measured(tmp_path: Path, by: Treatment) -> None:
     lost = lambda of: well() if of.memory_limit_bytes == 10**12 else result(Outcome.ENGINE_LOST, cause="no answer")  # noqa: E731
     place = Place(tmp_path, lost, verify=True)
-    with pytest.raises(HostError, match=r"the engine was lost while a ran under limits \(no answer\)"):
+    with pytest.raises(HostError, match=r"the engine was lost while a ran again \(no answer\)"):
         place.treat(by)
     assert place.kept[-1].result.outcome is Outcome.COMPLETED
     assert place.kept[-1].verification is None
@@ -131,6 +140,14 @@ def test_what_is_broken_is_run_without_limits_for_whoever_reads_it(tmp_path: Pat
     assert made.result == MEASURED.result
 
 
+def test_what_was_stopped_is_run_without_limits_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, lambda of: well() if of.memory_limit_bytes == 10**12 else result(Outcome.TIMED_OUT))
+    made = place.treat(proving())
+    assert made.verification is not None
+    assert made.verification.verdict is Verdict.SLOW
+    assert place.ran[-1] == ("/out/a", 10**12)
+
+
 def test_what_has_no_recommendation_is_run_without_limits(tmp_path: Path) -> None:
     place = Place(tmp_path, lambda _: well())
     refused = replace(MEASURED, recommendation=REFUSED)
@@ -138,26 +155,47 @@ def test_what_has_no_recommendation_is_run_without_limits(tmp_path: Path) -> Non
     assert place.ran == [("/out/a", 10**12)]
 
 
-def test_a_run_without_limits_that_fails_is_in_the_record(tmp_path: Path) -> None:
+def test_a_run_without_limits_that_fails_is_told(tmp_path: Path) -> None:
     ended = result(Outcome.FAILED, cause="exit code 3", exit_code=3, log_tail=("oh",))
     place = Place(tmp_path, lambda _: ended)
     made = place.treat(proving())
-    assert (made.result.outcome, made.result.cause, made.result.exit_code) == (Outcome.FAILED, "exit code 3", 3)
-    assert made.result.log_tail == ("oh",)
-    assert made.result.wall_ns == MEASURED.result.wall_ns
+    assert made.result == ended
     assert made.usage == MEASURED.usage
+    assert made.recommendation.reasons[-1] == "not verified: without limits it failed, too (exit code 3)"
 
 
 def test_series_of_an_earlier_longer_verification_go(tmp_path: Path) -> None:
     before = Place(tmp_path, broken)
     before.treat(proving())
     before.folder.close()
-    assert len(before.files()) == 5
+    assert before.files() == {f"a_verify{number}.csv" for number in range(1, 5)}  # not of the run without limits
     for name in ("a_verify6.csv", "b_verify2.csv", "a_search2.csv", "a_final_result.csv"):
         (tmp_path / "metrics" / name).touch()
     place = Place(tmp_path, lambda _: well())
     place.treat(proving())
     assert place.files() == {"a_verify1.csv", "a_search2.csv", "a_final_result.csv"}
+
+
+@pytest.mark.parametrize(
+    ("by", "cold"),
+    [
+        (Sizing(), ("/in",)),
+        (Searching(SearchPlan(frozenset(), True, False, 1)), ("/in",)),
+        (proving(replace(MEASURED, cold_inputs=("/models",))), ("/models",)),
+    ],
+)
+def test_runs_under_limits_read_from_the_disk_what_the_one_without_did(
+    tmp_path: Path, by: Treatment, cold: tuple[str, ...]
+) -> None:
+    place = Place(tmp_path, lambda _: well(), verify=True)
+    place.treat(by)
+    assert place.chilled == [cold]
+
+
+def test_several_runs_without_limits_find_their_inputs_warm(tmp_path: Path) -> None:
+    place = Place(tmp_path, lambda _: well(), verify=True, repeat=3)
+    place.treat(Sizing())
+    assert place.chilled == [()]
 
 
 def test_only_the_operators_that_were_named_are_searched(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def test_printing(printed: str, wanted: str) -> None:
         ("2025-12-31T22:30:00-01:30", 1767225600000000000),
         ("0001-01-01T00:00:00Z", None),
         ("", None),
+        ("2026-99-99T00:00:00Z", None),
+        ("2026-02-30T00:00:00Z", None),
         ("yesterday", None),
     ],
 )

@@ -104,6 +104,28 @@ def test_a_manifest_s_requests_and_limits_are_judged(
     assert ("FAILED  a: memory_limit" in out) == (memory == "99M")
 
 
+def test_a_file_that_has_nothing_of_the_run_is_the_wrong_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = folder(tmp_path / "run", *(record(f"op\x1b{n}", declared=Resources(1000)) for n in range(10)))
+    file = definition(tmp_path / "p.yaml", 256)
+    assert called(monkeypatch, "check", kept, file) == ExitCode.USAGE
+    out, err = said(capsys)
+    assert out == ""
+    assert f"nothing in {file} was measured in this run: it has a, a__one, the run has op\\x1b0, op\\x1b1," in err
+    assert "op\\x1b7 and 2 more\n  what to do: name the file that was run" in err
+
+
+def test_a_run_without_operators_fails_the_gate_with_any_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / RUN_FILE).write_text(json_text(run(complete=True)))
+    for words in ([], [definition(tmp_path / "p.yaml", 256)]):
+        assert called(monkeypatch, "check", str(tmp_path / "run"), *words) == ExitCode.GATE_FAILED
+        assert "FAILED  run: measured: no operator was measured" in said(capsys)[0]
+
+
 @pytest.mark.parametrize("text", ["api-version: 0.4.0\nname: p\noperators: []\n", "kind: Pod\n", "{", "services: 1"])
 def test_what_declares_nothing_at_all_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
@@ -187,6 +209,23 @@ def test_a_definition_with_faults_is_not_taken_as_it_stands(
     Path(file).write_text(Path(file).read_text().replace("5001", "1"))
     assert called(monkeypatch, "check", folder(tmp_path / "run"), file) == ExitCode.USAGE
     assert "1 is not a port that a service may use" in said(capsys)[1]
+
+
+@pytest.mark.parametrize("words", [["check"], ["compare"], ["report"]])
+def test_a_damaged_record_is_told_not_traced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    kept = folder(tmp_path / "run")
+    data = json.loads((tmp_path / "run" / RUN_FILE).read_text())
+    data["operators"][0]["usage"]["cpu_pct"]["p95"] = float("nan")
+    (tmp_path / "run" / RUN_FILE).write_text(json.dumps(data))
+    assert called(monkeypatch, *words, kept, *([kept] if words == ["compare"] else [])) == ExitCode.USAGE
+    assert "not a run's record (NaN is not a number that a record may have)" in said(capsys)[1]
+
+
+def test_a_date_that_is_none_leaves_the_page_without_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = folder(tmp_path / "run", created_at="2026-99-99T00:00:00Z", ended_at="2026-99-99T00:00:00Z")
+    assert called(monkeypatch, "report", kept) == ExitCode.OK
 
 
 def test_a_file_that_is_no_definition_is_told(

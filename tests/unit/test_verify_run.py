@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import REFUSED, record, result, run
+from builders import REFUSED, pipeline, record, result, run, server, server_record, step
 
 from cpost import execution, session
 from cpost.cli import main
 from cpost.definition import load
 from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, UsageError
 from cpost.interrupts import Interrupts
-from cpost.model import HostFacts, Options, Outcome, Run, Verdict, Verification
+from cpost.model import HostFacts, Options, Outcome, Plan, Run, Verdict, Verification
 from cpost.search import SearchPlan
 from cpost.store import RUN_FILE, SUMMARY_FILE, TRIALS_FILE, VERIFY, RunFolder, json_text
 
@@ -144,6 +145,65 @@ def test_what_did_not_hold_has_an_exit_code(outcome: Outcome, verdicts: list[Ver
         for number, each in enumerate(verdicts)
     ]
     assert session.exit_code(run(*records)) == code == (3 if code is ExitCode.GATE_FAILED else code)
+
+
+@pytest.mark.parametrize(("asked", "proving", "code"), [(False, False, 0), (True, False, 3), (False, True, 3)])
+def test_what_was_to_be_proven_and_was_not_is_no_success(asked: bool, proving: bool, code: int) -> None:
+    held = record("a", verification=Verification(Verdict.HOLDS, None, 0.1, ()))
+    made = run(held, record("b", recommendation=REFUSED), options=Options(verify=asked))
+    assert session.exit_code(made, proving=proving) == code
+    assert session.exit_code(replace(made, operators=(held,)), proving=proving) == 0
+
+
+# ---------------------------------------------------------------- what goes into the record
+
+
+def test_how_an_operator_ends_now_is_told_and_not_mixed_into_what_was_measured(tmp_path: Path) -> None:
+    measured = record("a", result=result(Outcome.FAILED, cause="exit code 3", wall_ns=5), recommendation=REFUSED)
+    audience, made = Audience(), object.__new__(execution.Execution)
+    given: Any = made
+    given._earlier = given._run = run(measured)
+    given._measured, given._ended = {"a": measured.result}, {}
+    given._observer = given._outputs = audience
+    given._options = Options()
+    given._treatment = SimpleNamespace(treat=lambda *_: replace(measured, result=result(wall_ns=9)))
+    shop: Any = SimpleNamespace(folder=RunFolder(tmp_path, ["a"], overwrite=True))
+    assert given._treat(step(), shop).result.outcome is Outcome.COMPLETED
+    assert given._run.operators == (measured,)
+    assert given._ended == {"a": Outcome.COMPLETED}  # what reads its outputs reads whole ones
+
+
+def test_runs_under_limits_write_to_the_disk_that_the_outputs_are_on() -> None:
+    work = Path("/tmp/cpost_run_of_somebody")
+    assert execution._scratch_folder(work / "outputs", work) == work / "trials"
+    assert execution._scratch_folder(Path("/data/out"), work) == Path("/data/out/.cpost_run_of_somebody")
+
+
+# ---------------------------------------------------------------- other images
+
+
+@pytest.mark.parametrize(("now", "moved"), [("1", False), ("2", True)])
+@pytest.mark.parametrize("whose", ["a", "a__web", "pipeline__db"])
+def test_an_image_that_has_moved_is_refused(whose: str, now: str, moved: bool) -> None:
+    def ended(name: str, image_id: str) -> Any:
+        return replace(result(image_id=image_id), operator=name)
+
+    own = server_record("web", result=ended("a__web", "id1"))
+    made: Any = object.__new__(execution.Execution)
+    made._earlier = run(
+        record("a", result=ended("a", "id1"), servers=(own,)),
+        servers=(server_record("db", result=ended("pipeline__db", "id1")),),
+    )
+    servers = (server("web"), server("db", operator="pipeline__db", shared=True))
+    named = (replace(each, step=replace(each.step, image=each.step.operator)) for each in servers)
+    planned = step(image="a", servers=tuple(named))
+    ids = {**dict.fromkeys(("a", "a__web", "pipeline__db"), "id1"), whose: f"id{now}"}
+    plan = Plan(pipeline(), (planned,))
+    if moved:
+        with pytest.raises(UsageError, match=f"of {whose} is not what it was when it was measured"):
+            made._check_images(plan, ids)
+    else:
+        made._check_images(plan, ids)
 
 
 # ---------------------------------------------------------------- the command line

@@ -36,7 +36,12 @@ class Leftover:
 
 
 def remove_run(
-    engine: Engine | None, hierarchies: Hierarchies | None, owner: Owner, run_id: str, images: Iterable[str] = ()
+    engine: Engine | None,
+    hierarchies: Hierarchies | None,
+    owner: Owner,
+    run_id: str,
+    images: Iterable[str] = (),
+    folders: Iterable[Path] = (),
 ) -> list[str]:
     """Remove everything that one run made, whatever of it there is: containers and network, the processes of a bare
     command, control groups, folder.
@@ -44,6 +49,7 @@ def remove_run(
     Args:
         images: of the run's operators; where files of another user are left, one of them may have the means to remove
             what it wrote, with the engine's rights.
+        folders: that the run has made elsewhere than where temporary ones are.
 
     Returns:
         What could not be removed, one line each, with the reason.
@@ -59,7 +65,7 @@ def remove_run(
     for name, group in _groups(hierarchies, owner.name(run_id)):
         if not remove_group(name, group):
             failures.append(f"control group {name}: still in use")
-    for folder in _folders(owner.name(run_id)):
+    for folder in (*_folders(owner.name(run_id)), *folders):
         if not remove_tree(folder) and not remove_as_engine(engine, folder, images, owner.labels(run_id)):
             failures.append(f"folder {folder}: files of another user are left in it (sudo rm -rf {folder})")
     return failures
@@ -122,6 +128,13 @@ def remove_leftovers(leftovers: list[Leftover]) -> tuple[list[Leftover], list[st
         except HostError as error:
             failures.append(f"{item.kind} {item.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
     return removed, failures
+
+
+def remove_dead_folders(parent: Path) -> None:
+    """Remove what runs whose process is proven dead left beside outputs, as far as this user may."""
+    for path in parent.glob(f".{NAME_PREFIX}*"):
+        if _dead_run(path.name.removeprefix(".")) and not path.is_symlink():
+            remove_tree(path)
 
 
 def remove_tree(folder: Path) -> bool:

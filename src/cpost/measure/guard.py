@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpost.measure import marked
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from cpost.measure.engine import Engine
 
 _RELEASED = b"released"
-_NO_ENGINE = "no-engine"
+_ENGINE, _NO_ENGINE = "engine", "no-engine"
 _RETRY_S = 2.0
 _GIVE_UP_S = 300.0
 _LATE_CREATE_S = 5.0  # a create that was on its way when cpost died may take effect after the first look
@@ -34,11 +36,13 @@ class Guard:
         run_id: the run whose things are removed when this process dies.
         owner_name: what the run's control groups and folders are called (see `Owner.name`).
         engine: whether the run makes anything on an engine.
+        folders: that the run makes elsewhere than where temporary ones are.
     """
 
-    def __init__(self, run_id: str, owner_name: str, *, engine: bool = True) -> None:
+    def __init__(self, run_id: str, owner_name: str, *, engine: bool = True, folders: Iterable[Path] = ()) -> None:
+        kind = _ENGINE if engine else _NO_ENGINE
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", __name__, run_id, owner_name, *([] if engine else [_NO_ENGINE])],
+            [sys.executable, "-m", __name__, run_id, owner_name, kind, *map(str, folders)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -77,7 +81,7 @@ def main(arguments: list[str]) -> None:
     _clean(*arguments)
 
 
-def _clean(run_id: str, owner_name: str, kind: str = "") -> bool:
+def _clean(run_id: str, owner_name: str, kind: str = _ENGINE, *folders: str) -> bool:
     from cpost.errors import CpostError
     from cpost.measure.cgroup import Hierarchies
     from cpost.measure.cleanup import remove_run
@@ -90,7 +94,7 @@ def _clean(run_id: str, owner_name: str, kind: str = "") -> bool:
     with contextlib.suppress(CpostError):
         hierarchies = Hierarchies.read()
     try:
-        return not remove_run(_engine(kind), hierarchies, named[1], run_id)
+        return not remove_run(_engine(kind), hierarchies, named[1], run_id, (), tuple(map(Path, folders)))
     except CpostError:
         return False  # the engine does not answer: it may be starting again
 

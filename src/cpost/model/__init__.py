@@ -2,7 +2,7 @@
 
 None means "not read" or "not stated"; 0 means that zero was read. Times are monotonic unless named `_at` (aware UTC,
 ISO 8601). Data flows from Pipeline and Plan (definition.py) over Sample and StepResult (readings.py, gpu.py) and Usage
-and Recommendation (sizing.py) to Run (record.py); checks.py is what is found in records.
+and Recommendation (sizing.py) to Run (record.py); checks.py is what is found in records, by the figures of figures.py.
 """
 
 from cpost.model.amending import (
@@ -11,11 +11,11 @@ from cpost.model.amending import (
     Fate,
 )
 from cpost.model.checks import (
+    Bounds,
     Check,
     Comparison,
     Declared,
     Difference,
-    Figure,
     GateReport,
     HostDifference,
     Meaning,
@@ -49,6 +49,13 @@ from cpost.model.definition import (
     Step,
     Volume,
     VolumeConnection,
+)
+from cpost.model.figures import (
+    Certainty,
+    Figure,
+    cpu_certainty,
+    need_certainty,
+    peak_certainty,
 )
 from cpost.model.gpu import (
     BusySpan,
@@ -119,7 +126,9 @@ __all__ = [
     "WHOLE_CORES",
     "Advice",
     "Amendment",
+    "Bounds",
     "BusySpan",
+    "Certainty",
     "Change",
     "Check",
     "Comparison",
@@ -190,5 +199,8 @@ __all__ = [
     "VolumeConnection",
     "allowance_ns",
     "busiest",
+    "cpu_certainty",
     "fullest",
+    "need_certainty",
+    "peak_certainty",
 ]

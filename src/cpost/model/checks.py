@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from fractions import Fraction
 
 from cpost.model.definition import Origin, Resources
+from cpost.model.figures import Certainty, Figure
 from cpost.model.record import Spread
 
 _NOTHING = Resources()
@@ -18,19 +20,6 @@ class Declared:
     requests: Resources = _NOTHING
     limits: Resources = _NOTHING
     origin: Origin | None = None
-
-
-class Figure(str, Enum):
-    """What is compared between runs; units as the name says."""
-
-    WALL_NS = "wall_ns"
-    CPU_US = "cpu_us"
-    CPU_AVERAGE_PCT = "cpu_average_pct"
-    CPU_P95_PCT = "cpu_p95_pct"
-    CPU_P99_PCT = "cpu_p99_pct"
-    CPU_MAXIMUM_PCT = "cpu_maximum_pct"
-    MEMORY_PEAK_BYTES = "memory_peak_bytes"
-    NEED_PEAK_BYTES = "need_peak_bytes"
 
 
 class Meaning(str, Enum):
@@ -46,7 +35,9 @@ class Meaning(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One figure of one operator in two runs; of repeats the medians. The spreads are None for single runs."""
+    """One figure of one operator in two runs; of repeats the medians, of memory the highest. The spreads are None for
+    single runs.
+    """
 
     figure: Figure
     before: float | None
@@ -54,6 +45,8 @@ class Difference:
     meaning: Meaning
     before_spread: Spread | None = None
     after_spread: Spread | None = None
+    before_certainty: Certainty = Certainty.EXACT
+    after_certainty: Certainty = Certainty.EXACT
 
     @property
     def change(self) -> float | None:
@@ -68,11 +61,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class HostDifference:
-    """Something of the host, or of how was measured, that two runs do not have in common; both for people."""
+    """Something that two runs do not have in common and that their figures may differ for; both for people.
+
+    Attributes:
+        tested: it is of what was run (the pipeline's file, an image), which is there to be changed; False = it is of
+            the host, or of how was run and measured.
+    """
 
     what: str
     before: str
     after: str
+    tested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,21 @@ class Comparison:
     only_after: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the gate lets pass.
+
+    Attributes:
+        max_over: a request may be this many times what is needed.
+        max_growth: usage may grow by this share of the baseline's.
+        cpu_need: which CPU rate counts as needed: average, p95, p99 or maximum.
+    """
+
+    max_over: Fraction = Fraction(3)
+    max_growth: Fraction = Fraction(1, 10)
+    cpu_need: str = "p95"
+
+
 class Rule(str, Enum):
     """What the gate looks at; the values are part of its output's format."""
 
@@ -118,10 +132,11 @@ class Rule(str, Enum):
     CPU_TIME_GROWTH = "cpu_time_growth"
     CPU_GROWTH = "cpu_growth"
     MEMORY_GROWTH = "memory_growth"
+    GPU_MEMORY_GROWTH = "gpu_memory_growth"
 
 
 class Ruling(str, Enum):
-    """What came of a rule; skipped = there was nothing to hold against anything, and the text says why."""
+    """What came of a rule; skipped = nothing could be told, and the text says why."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -157,6 +172,7 @@ class GateReport:
     baseline_id: str
     hosts: tuple[HostDifference, ...]
     checks: tuple[Check, ...]
+    bounds: Bounds = Bounds()
 
     @property
     def failed(self) -> bool:

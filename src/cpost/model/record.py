@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from enum import Enum
 
 from cpost.defaults import TRITON_IMAGE
 from cpost.model.definition import Format, Resources, ServerKind
+from cpost.model.figures import Figure
 from cpost.model.gpu import Gpu
 from cpost.model.readings import StepResult
 from cpost.model.serving import TritonFacts
 from cpost.model.sizing import Recommendation, Usage
 from cpost.model.trial import Search, Verification
 from cpost.units import NS_PER_MS, NS_PER_S
+
+_NOTHING = Resources()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class ServerRecord:
     """A server beside an operator: how it did, what it used idle and under load, what is recommended for it.
 
     Attributes:
+        declared, declared_limits: what the definition requests for it and allows it.
         result: of its container; a server that stayed up to the end has completed.
         usage: from its first instruction to its operator's end; start and loading of models included.
         ready_ns: first instruction to ready; None = it never was.
@@ -72,6 +77,7 @@ class ServerRecord:
     load: Usage | None = None
     triton: TritonFacts | None = None
     series_file: str = ""
+    declared_limits: Resources = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,13 @@ class Spreads:
     memory_peak_bytes: Spread | None = None
     need_peak_bytes: Spread | None = None
 
+    def known(self) -> Iterator[tuple[Figure, Spread]]:
+        """Those that there are, in the order in which people look at them."""
+        for each in fields(self):
+            over: Spread | None = getattr(self, each.name)
+            if over is not None:
+                yield Figure(each.name), over
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -141,12 +154,15 @@ class OperatorRecord:
     """One operator of a run: what was declared, what happened, what it means, what is recommended.
 
     Attributes:
+        declared, declared_limits: what the definition requests for it and allows it. It was not held to either.
         result: of the last run of the operator; `series_file` is that one's too, and so are the outputs.
         usage: over repeats: the median of their averages, and the highest of everything else.
         repeats: all runs of the operator in their order, warm-ups included; empty where it was run just once.
         spreads: None where no two measured repeats ended well and have a figure.
         servers: those that ran beside it and ended with it; over repeats as `usage` is.
         verification: None = its recommendation was not tried.
+        cold_inputs: where its container (a server's: with its name and a colon) saw inputs that were not in the page
+            cache when its run began, and so were read from the disk and charged to it; empty for several runs.
         search: None = nothing smaller was looked for.
         site: what the definition calls the container that it is a use of; empty = as the operator.
     """
@@ -163,8 +179,10 @@ class OperatorRecord:
     doubts: tuple[Doubt, ...] = ()
     servers: tuple[ServerRecord, ...] = ()
     verification: Verification | None = None
+    cold_inputs: tuple[str, ...] = ()
     search: Search | None = None
     site: str = ""
+    declared_limits: Resources = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Trial:
         stalled_share: of its life, the time in which some task of it waited for memory (PSI); None = the kernel does
             not tell.
         servers: how they ended, in the order of `enforced`.
+        cached_input_bytes: of its inputs, what lay in the page cache when it began: no limit pays for that. None = the
+            kernel does not tell.
     """
 
     enforced: tuple[Enforced, ...]
@@ -69,6 +71,12 @@ class Trial:
     stalled_share: float | None = None
     servers: tuple[StepResult, ...] = ()
     series_file: str = ""
+    cached_input_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where nothing says what the operator was limited to."""
+        if not self.enforced:
+            raise ValueError("a run under limits without the operator's limits")
 
     @property
     def memory_bytes(self) -> int:
@@ -86,15 +94,24 @@ class Verification:
     """Whether a recommendation held when it was applied.
 
     Attributes:
-        verdict: of the last trial, whose limits are the recommendation now.
+        verdict: of the last trial. Its limits are the recommendation now, but for what the host could not give, and
+            for raises that were taken back.
         baseline_wall_ns: the time without limits that trials are compared with; the median of repeats.
         max_slowdown: the most that was allowed.
+        ended_at: when the last run ended (ISO 8601, UTC).
+        hostname, cpus: of the host that it ran on, which need not be the one that was measured on; empty, None = not
+            told.
+        cpost_version: which cpost did it; empty = not told.
     """
 
     verdict: Verdict
     baseline_wall_ns: int | None
     max_slowdown: float
     trials: tuple[Trial, ...]
+    ended_at: str = ""
+    hostname: str = ""
+    cpus: int | None = None
+    cpost_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from cpost.model import (
     KERNEL,
+    Figure,
     OperatorRecord,
     Options,
     Resources,
@@ -18,7 +19,7 @@ from cpost.model import (
 )
 from cpost.model.gpu import GpuUsage
 from cpost.report.view import Cell, Column, Fact, Table
-from cpost.report.wording import UNKNOWN, cpu_mark, peak_mark
+from cpost.report.wording import UNKNOWN, cpu_mark, need_mark, peak_mark
 from cpost.units import (
     MB,
     NS_PER_MS,
@@ -39,12 +40,13 @@ def operator_facts(record: OperatorRecord) -> tuple[Fact, ...]:
     result, usage = record.result, record.usage
     cpu = usage.cpu_pct if usage else Statistic()
     before = cpu_mark(result)
+    need = _shown(usage.need_peak_bytes if usage else None, _mb, need_mark(result))
     repeats = f"the last of {len(record.repeats)} runs" if record.repeats else ""
     return (
         Fact("Time", _shown(result.wall_ns, format_seconds), repeats),
         Fact("CPU, average", _shown(cpu.average, _percent, before), "of one core, over its life"),
         Fact("CPU, highest", _shown(cpu.maximum, _percent, before), _window(usage)),
-        Fact("Memory need", _shown(usage.need_peak_bytes if usage else None, _mb), "could not be taken back"),
+        Fact("Memory need", need, "could not be taken back"),
         Fact("Memory peak", _peak(result, usage), "file cache included"),
         *_request_facts(record),
     )
@@ -89,13 +91,14 @@ def server_tables(server: ServerRecord, options: Options) -> tuple[Table, ...]:
 def spread_table(spreads: Spreads) -> Table:
     """How far the repeats lie apart."""
     columns = (Column("Over the repeats", number=False), *map(Column, ("Minimum", "Median", "Maximum", "Spread")))
-    rows = [_spread_row(label, over, show) for label, over, show in _spread_figures(spreads) if over is not None]
+    rows = [_spread_row(figure, over) for figure, over in spreads.known()]
     return Table("Spread over the repeats: (maximum - minimum) / median", columns, tuple(rows))
 
 
 def _request_facts(record: OperatorRecord | ServerRecord) -> Iterator[Fact]:
-    wanted, declared = record.recommendation.requests, record.declared
-    yield Fact("Recommended", _requests(wanted), f"declared: {_requests(declared)}", "wanted")
+    wanted, declared, limits = record.recommendation.requests, record.declared, record.declared_limits
+    limited = f"; limits: {_requests(limits)}" if limits != Resources() else ""
+    yield Fact("Recommended", _requests(wanted), f"declared: {_requests(declared)}{limited}", "wanted")
 
 
 def _requests(requests: Resources) -> str:
@@ -142,7 +145,8 @@ def _usage_rows(result: StepResult, usage: Usage) -> Iterator[tuple[str, str, st
     yield "memory, p95", _shown(memory.p95, format_mb), "likewise, not exceeded for 95 % of the time"
     kernel = "the highest sample" if usage.peaks_sampled else "the kernel's own high-water mark, file cache included"
     yield "memory, peak", _peak(result, usage, format_mb), kernel
-    yield "memory, need peak", _shown(usage.need_peak_bytes, format_mb), "total less what the kernel could have dropped"
+    need = _shown(usage.need_peak_bytes, format_mb, need_mark(result))
+    yield "memory, need peak", need, "total less what the kernel could have dropped"
     yield "memory, cache peak", _shown(usage.cache_peak_bytes, format_mb), "what the kernel could have dropped"
     working = "total less inactive file cache"
     yield "memory, working set peak", _shown(usage.working_set_peak_bytes, format_mb), working
@@ -161,18 +165,10 @@ def _sampling_rows(result: StepResult, options: Options) -> Iterator[tuple[str, 
     yield "the sampler's own CPU time", format_cpu_time(sampling.sampler_cpu_us), "in a process of its own"
 
 
-def _spread_row(label: str, over: Spread, show: _Show) -> tuple[Cell, ...]:
+def _spread_row(figure: Figure, over: Spread) -> tuple[Cell, ...]:
     share = UNKNOWN if over.share is None else f"{over.share * 100:.1f} %"
-    return tuple(map(Cell, (label, show(over.minimum), show(over.median), show(over.maximum), share)))
-
-
-def _spread_figures(spreads: Spreads) -> Iterator[tuple[str, Spread | None, _Show]]:
-    yield "Wall time", spreads.wall_ns, format_seconds
-    yield "CPU time", spreads.cpu_us, format_cpu_time
-    yield "CPU average", spreads.cpu_average_pct, format_percent
-    yield "CPU maximum", spreads.cpu_maximum_pct, format_percent
-    yield "Memory peak", spreads.memory_peak_bytes, format_mb
-    yield "Memory need", spreads.need_peak_bytes, format_mb
+    values = map(figure.show, (over.minimum, over.median, over.maximum))
+    return tuple(map(Cell, (figure.heading, *values, share)))
 
 
 def _stretch_table(server: ServerRecord) -> Table:

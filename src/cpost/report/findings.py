@@ -7,11 +7,12 @@ also leaves nothing that XML 1.0 cannot hold.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 from cpost.model import (
+    Certainty,
     Check,
     Comparison,
     Difference,
@@ -26,20 +27,10 @@ from cpost.model import (
 )
 from cpost.report.tables import comparison_table, requests_text
 from cpost.terminal import visible
-from cpost.units import format_cpu_time, format_mb, format_percent, format_seconds
 
 _UNKNOWN = "-"
+_BASELINE = "the baseline's"
 _ANNOTATIONS = {Ruling.FAILED: "error", Ruling.SKIPPED: "notice"}
-_LABELS: Mapping[Figure, tuple[str, Callable[[float], str]]] = {
-    Figure.WALL_NS: ("Wall time", format_seconds),
-    Figure.CPU_US: ("CPU time", format_cpu_time),
-    Figure.CPU_AVERAGE_PCT: ("CPU average", format_percent),
-    Figure.CPU_P95_PCT: ("CPU p95", format_percent),
-    Figure.CPU_P99_PCT: ("CPU p99", format_percent),
-    Figure.CPU_MAXIMUM_PCT: ("CPU maximum", format_percent),
-    Figure.MEMORY_PEAK_BYTES: ("Memory peak", format_mb),
-    Figure.NEED_PEAK_BYTES: ("Memory need", format_mb),
-}
 
 
 # ---------------------------------------------------------------- the gate
@@ -47,7 +38,7 @@ _LABELS: Mapping[Figure, tuple[str, Callable[[float], str]]] = {
 
 def text(report: GateReport) -> str:
     """The hosts' differences, a line per finding, and one that closes."""
-    lines = _host_lines(report.hosts, "the baseline's")
+    lines = [_host_line(each, _BASELINE) for each in report.hosts]
     lines += [f"{check.verdict.value.upper():<8}{_line(check)}{_place(check)}" for check in _told(report)]
     return "\n".join([*lines, closing(report)])
 
@@ -56,12 +47,17 @@ def closing(report: GateReport) -> str:
     """One line: what came of how many checks."""
     counts = Counter(check.verdict for check in report.checks)
     parts = [f"{counts[verdict]} {verdict.value}" for verdict in Ruling if counts[verdict]]
-    return f"Gate {'failed' if report.failed else 'passed'}: {len(report.checks)} checks, {', '.join(parts)}"
+    count = len(report.checks)
+    verdict = "failed" if report.failed else "passed"
+    return f"Gate {verdict}: {count} check{'' if count == 1 else 's'}, {', '.join(parts)}"
 
 
 def github(report: GateReport) -> str:
     """Workflow commands of GitHub Actions: an annotation per finding, at its place in the file where that is known."""
-    lines = [f"::warning title=cpost::{_data(line)}" for line in _host_lines(report.hosts, "the baseline's")]
+    lines = [
+        f"::{'notice' if each.tested else 'warning'} title=cpost::{_data(_host_line(each, _BASELINE))}"
+        for each in report.hosts
+    ]
     return "\n".join([*lines, *map(_annotation, _told(report)), closing(report)])
 
 
@@ -99,6 +95,11 @@ def gate_data(report: GateReport) -> dict[str, Any]:
         "pipeline": report.pipeline,
         "run_id": report.run_id,
         "baseline_id": report.baseline_id or None,
+        "bounds": {
+            "max_over": float(report.bounds.max_over),
+            "max_growth": float(report.bounds.max_growth),
+            "cpu_need": report.bounds.cpu_need,
+        },
         "counts": {verdict.value: counts[verdict] for verdict in Ruling},
         "hosts": _host_data(report.hosts),
         "checks": [
@@ -144,8 +145,8 @@ def _data(text: str) -> str:
 
 
 def _property(text: str) -> str:
-    """Likewise, for what stands before the message: also what ends a property."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    """Likewise, for what stands before the message: also what does not print, and what ends a property."""
+    return _data(visible(text)).replace(":", "%3A").replace(",", "%2C")
 
 
 def _case(suite: ElementTree.Element, check: Check) -> None:
@@ -160,12 +161,12 @@ def _case(suite: ElementTree.Element, check: Check) -> None:
         ElementTree.SubElement(case, "skipped", message=message)
 
 
-def _host_lines(hosts: Sequence[HostDifference], others: str) -> list[str]:
-    return [visible(f"Different {each.what}: {each.after}, {others} {each.before}") for each in hosts]
+def _host_line(each: HostDifference, others: str) -> str:
+    return visible(f"Different {each.what}: {each.after}, {others} {each.before}")
 
 
-def _host_data(hosts: Sequence[HostDifference]) -> list[dict[str, str]]:
-    return [{"what": each.what, "before": each.before, "after": each.after} for each in hosts]
+def _host_data(hosts: Sequence[HostDifference]) -> list[dict[str, str | bool]]:
+    return [{"what": each.what, "before": each.before, "after": each.after, "tested": each.tested} for each in hosts]
 
 
 # ---------------------------------------------------------------- two runs
@@ -173,7 +174,7 @@ def _host_data(hosts: Sequence[HostDifference]) -> list[dict[str, str]]:
 
 def comparison(found: Comparison) -> str:
     """The hosts' differences, a table for each operator and server, and what only one run has."""
-    blocks = ["\n".join(_host_lines(found.hosts, "the first's"))] if found.hosts else []
+    blocks = ["\n".join(_host_line(each, "the first's") for each in found.hosts)] if found.hosts else []
     blocks += [_subject_text(each) for each in found.subjects]
     blocks += [visible(f"{name}: only the first run has it") for name in found.only_before]
     blocks += [visible(f"{name}: only the second run has it") for name in found.only_after]
@@ -201,23 +202,29 @@ def comparison_data(found: Comparison) -> dict[str, Any]:
 
 
 def _subject_text(found: SubjectDifferences) -> str:
-    rows = [_figure_row(figure) for figure in found.figures]
+    rows = [_figure_row(each) for each in found.figures if _told_of(each)]
     rows += [[*row, "", ""] for row in _recommended_rows(found)]
     return "\n".join([visible(found.name), comparison_table(rows), *map(visible, found.remarks)])
 
 
+def _told_of(found: Difference) -> bool:
+    """GPUs have rows only where there are any."""
+    return not found.figure.of_gpu or found.before is not None or found.after is not None
+
+
 def _figure_row(found: Difference) -> list[str]:
-    label, show = _LABELS[found.figure]
     change = _UNKNOWN if found.share is None else f"{found.share * 100:+.1f} %"
     meaning = _UNKNOWN if found.meaning is Meaning.UNKNOWN else found.meaning.value
-    before = _figure_cell(found.before, found.before_spread, show)
-    return [label, before, _figure_cell(found.after, found.after_spread, show), change, meaning]
+    before = _figure_cell(found.figure, found.before, found.before_certainty, found.before_spread)
+    after = _figure_cell(found.figure, found.after, found.after_certainty, found.after_spread)
+    return [found.figure.heading, before, after, change, meaning]
 
 
-def _figure_cell(value: float | None, over: Spread | None, show: Callable[[float], str]) -> str:
+def _figure_cell(figure: Figure, value: float | None, sure: Certainty, over: Spread | None) -> str:
     if value is None:
         return _UNKNOWN
-    return show(value) if over is None else f"{show(value)} ({show(over.minimum)} to {show(over.maximum)})"
+    shown = sure.value + figure.show(value)
+    return shown if over is None else f"{shown} ({figure.show(over.minimum)} to {figure.show(over.maximum)})"
 
 
 def _recommended_rows(found: SubjectDifferences) -> Iterator[list[str]]:
@@ -236,6 +243,8 @@ def _figure_data(found: Difference) -> dict[str, Any]:
         "change": found.change,
         "share": found.share,
         "meaning": found.meaning.name.lower(),
+        "before_certainty": found.before_certainty.name.lower(),
+        "after_certainty": found.after_certainty.name.lower(),
         "before_spread": _spread_data(found.before_spread),
         "after_spread": _spread_data(found.after_spread),
     }

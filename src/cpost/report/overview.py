@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from cpost.model import Advice, OperatorRecord, Outcome, Run, ServerRecord, Statistic, StepResult, Verdict
 from cpost.model.gpu import busiest, fullest
 from cpost.report.view import Cell, Column, Table
-from cpost.report.wording import UNKNOWN, VERDICTS, cpu_mark, marks, peak_mark
+from cpost.report.wording import UNKNOWN, VERDICTS, cpu_mark, marks, need_mark, peak_mark
 from cpost.units import MB, format_cores, format_seconds, round_up
 
 _NOTHING = Cell(UNKNOWN)
@@ -107,7 +107,7 @@ def _cpu(row: _Row, read: Callable[[Statistic], float | None]) -> Cell:
 
 def _need(row: _Row) -> Cell:
     usage = row.record.usage
-    return _number(usage.need_peak_bytes if usage else None, MB)
+    return _number(usage.need_peak_bytes if usage else None, MB, need_mark(row.record.result))
 
 
 def _peak(row: _Row) -> Cell:
@@ -132,7 +132,8 @@ def _gpu_memory(row: _Row) -> Cell:
 def _declared(field: str, show: Callable[[int], str]) -> _Read:
     def read(row: _Row) -> Cell:
         value: int | None = getattr(row.record.declared, field)
-        return _NOTHING if value is None else Cell(show(value))
+        limit: int | None = getattr(row.record.declared_limits, field)
+        return Cell(UNKNOWN if value is None else show(value), small="" if limit is None else f"limit {show(limit)}")
 
     return read
 

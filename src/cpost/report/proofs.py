@@ -8,6 +8,7 @@ from cpost.model import (
     CpuChoice,
     MemoryChoice,
     OperatorRecord,
+    Outcome,
     Resources,
     Search,
     Trial,
@@ -52,7 +53,7 @@ def verified_section(record: OperatorRecord, verification: Verification, reader:
         for each in strands
         for note in reader.missing(each.series, each.result)
     ]
-    caption = f"Run under what was recommended, {_allowed(verification.max_slowdown, verification.baseline_wall_ns)}"
+    caption = f"Run under what was recommended{_occasion(verification)}, {_allowed(verification)}"
     return Section(
         title=f"{record.operator} under its recommendation",
         anchor=f"{anchor_of(record.operator)}--verified",
@@ -67,7 +68,7 @@ def verified_section(record: OperatorRecord, verification: Verification, reader:
 def search_section(record: OperatorRecord, search: Search) -> Section:
     """What was tried, in the order of the limits, and what follows."""
     tables, notes, curves = list[Table](), list[Note](), list[Curve]()
-    allowed = _allowed(search.max_slowdown, search.baseline_wall_ns)
+    allowed = _allowed(search)
     if search.memory is not None:
         notes.append(Note("found", memory_answer(search.memory)))
         curves += _memory_curve(record, search, search.memory)
@@ -137,11 +138,12 @@ def _cpu_curve(search: Search, found: CpuChoice) -> list[Curve]:
 
 
 def _point(trial: Trial, at: float, limit: str) -> Point:
-    """A run that broke has no time that says anything: how long it took until then depends on the limit."""
-    wall_ns = None if trial.verdict is Verdict.BROKEN else trial.result.wall_ns
+    """A run that broke, or was stopped, has no time that says anything: how long it took depends on the limit."""
+    whole = trial.verdict is not Verdict.BROKEN and trial.result.outcome is Outcome.COMPLETED
+    wall_ns = trial.result.wall_ns if whole else None
     time = [] if wall_ns is None else [format_seconds(wall_ns)]
     slowdown = [] if wall_ns is None or trial.slowdown is None else [_share(trial.slowdown, "+.1%")]
-    cause = [trial.cause] if trial.verdict is Verdict.BROKEN and trial.cause else []
+    cause = [trial.cause] if wall_ns is None and trial.cause else []
     said = [*time, *slowdown, VERDICTS[trial.verdict].lower(), *cause]
     value_ms = None if wall_ns is None else round(wall_ns / NS_PER_MS)
     return Point(at, value_ms, trial.verdict.value, f"{limit}: {', '.join(said)}")
@@ -161,9 +163,21 @@ def _levels(search: Search) -> tuple[Level, ...]:
 # ---------------------------------------------------------------- tables
 
 
-def _allowed(max_slowdown: float, baseline_wall_ns: int | None) -> str:
-    baseline = UNKNOWN if baseline_wall_ns is None else format_seconds(baseline_wall_ns)
-    return f"at most {max_slowdown:.0%} longer than {baseline}"
+def _allowed(proof: Verification | Search) -> str:
+    """How long a run may take, in words: the share of a short one is less than what is never held against it."""
+    baseline_ns, share = proof.baseline_wall_ns, f"{proof.max_slowdown:.0%}"
+    if baseline_ns is None:
+        return f"at most {share} slower than without limits, which took a time that is not known"
+    allowed_ns = allowance_ns(baseline_ns, proof.max_slowdown)
+    longest = format_seconds(baseline_ns + allowed_ns)
+    by = share if allowed_ns == round(baseline_ns * proof.max_slowdown) else format_seconds(allowed_ns)
+    return f"for at most {longest}: {by} longer than the {format_seconds(baseline_ns)} without limits"
+
+
+def _occasion(verification: Verification) -> str:
+    """When and where it was, as far as the record tells."""
+    where = f" on {verification.hostname}" if verification.hostname else ""
+    return where + (f" ({verification.ended_at})" if verification.ended_at else "")
 
 
 def _trials(caption: str, trials: Sequence[Trial], by: Callable[[Trial], int]) -> Table:

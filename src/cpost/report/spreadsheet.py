@@ -89,6 +89,8 @@ SUMMARY_COLUMNS = (
     "declared_cpu",
     "declared_memory_mb",
     "declared_gpu",
+    "declared_cpu_limit",
+    "declared_memory_limit_mb",
     "policy",
     "recommended_cpu",
     "recommended_memory_mb",
@@ -278,6 +280,7 @@ def _summary_row(record: OperatorRecord) -> Sequence[Cell]:
         totals.source if totals else None,
         *_resources(record.declared),
         record.declared.gpu_count,
+        *_resources(record.declared_limits),
         advice.policy,
         *_resources(requests),
         _scaled(advice.dev_shm_bytes, MB),
@@ -292,7 +295,14 @@ def _server_row(server: ServerRecord, of: str, last: Cell) -> Sequence[Cell]:
     """A server's row; its whole life is where an operator's figures are."""
     name = f"{of}__{server.name}"
     like_operator = OperatorRecord(
-        name, server.image, server.declared, server.result, server.recommendation, server.usage, server.series_file
+        name,
+        server.image,
+        server.declared,
+        server.result,
+        server.recommendation,
+        server.usage,
+        server.series_file,
+        declared_limits=server.declared_limits,
     )
     idle, load = server.idle, server.load
     return (

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from cpost.model import (
     Advice,
+    Figure,
     Format,
     ModelServed,
     OperatorRecord,
@@ -65,7 +66,7 @@ def operator_summary(record: OperatorRecord) -> str:
 
 def spread_summary(spreads: Spreads) -> str:
     """The table of an operator's repeats: metric, minimum, median, maximum, spread (of the median)."""
-    rows = [_spread_row(label, over, show) for label, over, show in _spread_figures(spreads) if over is not None]
+    rows = [_spread_row(figure, over) for figure, over in spreads.known()]
     return tabulate(rows, ["Metric", "Minimum", "Median", "Maximum", "Spread"], tablefmt="pretty")
 
 
@@ -262,12 +263,13 @@ def _server_rows(server: ServerRecord) -> list[list[str]]:
     if whole is None or busy is None:
         unknown = (_UNKNOWN, _UNKNOWN)
         return [[f"{name}: CPU", *unknown, cpu_resource], [f"{name}: Memory", *unknown, memory_resource]]
+    at_least = cpu_mark(server.result)
     rows = [
-        [f"{name}: CPU{over}", *_cells(busy.cpu_pct, format_percent), cpu_resource],
+        [f"{name}: CPU{over}", *(at_least + each for each in _cells(busy.cpu_pct, format_percent)), cpu_resource],
         [
             f"{name}: Memory{over}",
             _cell(busy.memory_bytes.average, format_mb),
-            (">= " if whole.peaks_sampled else "") + _cell(whole.memory_bytes.maximum, format_mb),
+            peak_mark(server.result, whole) + _cell(whole.memory_bytes.maximum, format_mb),
             memory_resource,
         ],
         *([f"{name}: {metric}", *cells] for metric, *cells in _gpu_rows(whole, server.recommendation)),
@@ -319,20 +321,9 @@ def _available(percent: float | None) -> str:
     return "not available" if percent is None else format_percent(percent)
 
 
-def _spread_figures(spreads: Spreads) -> list[tuple[str, Spread | None, Callable[[float], str]]]:
-    return [
-        ("Wall time", spreads.wall_ns, format_seconds),
-        ("CPU time", spreads.cpu_us, format_cpu_time),
-        ("CPU average", spreads.cpu_average_pct, format_percent),
-        ("CPU maximum", spreads.cpu_maximum_pct, format_percent),
-        ("Memory peak", spreads.memory_peak_bytes, format_mb),
-        ("Memory need", spreads.need_peak_bytes, format_mb),
-    ]
-
-
-def _spread_row(label: str, over: Spread, show: Callable[[float], str]) -> list[str]:
-    figures = (show(value) for value in (over.minimum, over.median, over.maximum))
-    return [label, *figures, _UNKNOWN if over.share is None else f"{over.share * 100:.1f} %"]
+def _spread_row(figure: Figure, over: Spread) -> list[str]:
+    values = (figure.show(value) for value in (over.minimum, over.median, over.maximum))
+    return [figure.heading, *values, _UNKNOWN if over.share is None else f"{over.share * 100:.1f} %"]
 
 
 def _resource_cells(advice: Recommendation) -> tuple[str, str]:

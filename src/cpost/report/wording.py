@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from cpost.model import (
-    ENGINE_STATS,
-    PROCESS_TREE,
     CpuChoice,
     MemoryChoice,
     Outcome,
@@ -12,6 +10,9 @@ from cpost.model import (
     Trial,
     Usage,
     Verdict,
+    cpu_certainty,
+    need_certainty,
+    peak_certainty,
 )
 from cpost.units import format_cores, format_mb
 
@@ -44,14 +45,17 @@ def ending(trial: Trial) -> str:
 
 def cpu_mark(result: StepResult) -> str:
     """What stands before its CPU figures: nothing, or that they are lower bounds."""
-    return ">= " if result.totals is not None and result.totals.source == ENGINE_STATS else ""
+    return cpu_certainty(result).value
+
+
+def need_mark(result: StepResult) -> str:
+    """What stands before its memory need: nothing, or that it is an estimate or a lower bound."""
+    return need_certainty(result).value
 
 
 def peak_mark(result: StepResult, usage: Usage) -> str:
-    """What stands before its memory peak: nothing, or that it is an estimate or a lower bound."""
-    if not usage.peaks_sampled:
-        return ""
-    return "~ " if result.totals is not None and result.totals.source == PROCESS_TREE else ">= "
+    """Likewise, before its memory peak."""
+    return peak_certainty(result, usage).value
 
 
 def memory_answer(found: MemoryChoice, operator: str = "") -> str:
