@@ -98,6 +98,7 @@ class Execution:
         self._earlier = earlier
         self._host = host.host_facts(self._engine_facts, self._hierarchies, self._gpus.facts)
         self._run = self._begin()
+        self._kept = self._on_disk() if earlier else None  # what is on disk
         self._measured = {record.operator: record.result for record in earlier.operators} if earlier else {}
         self._ended: dict[str, Outcome] = {}
 
@@ -138,8 +139,6 @@ class Execution:
                 self._check_images(plan, image_ids)
                 cleanup.remove_dead_folders(self._scratch.parent)
                 folder.prepare()
-                if self._earlier is not None:
-                    withdraw(folder)
                 self._outputs.make(plan)
                 self._measure(plan, image_ids, folder)
         finally:
@@ -260,7 +259,7 @@ class Execution:
             self._save(folder)
             self._observer.run_ends(self._run)
             if self._options.metrics_dir is not None:
-                publish(self._run, folder, self._observer, self._interrupts)
+                publish(self._on_disk(), folder, self._observer, self._interrupts)
 
     def _measure_all(self, plan: Plan, bench: Bench, image_ids: dict[str, str], folder: store.RunFolder) -> None:
         shared = SharedServers(bench)
@@ -374,9 +373,21 @@ class Execution:
         return goes_on
 
     def _save(self, folder: store.RunFolder) -> None:
-        run = self._run
+        run = self._on_disk()
+        if run == self._kept:
+            return  # and a page of it stays true
+        if self._earlier is not None:
+            withdraw(folder)
         summary = spreadsheet.summary(run.operators, run.servers, complete=run.complete)
         folder.save(run, summary, spreadsheet.trials(run.operators))
+        self._kept = run
+
+    def _on_disk(self) -> Run:
+        """The run as it goes on disk: how its verification ended is nothing of the measured run's."""
+        earlier = self._earlier
+        if earlier is None:
+            return self._run
+        return replace(self._run, ended_at=earlier.ended_at, stopped_by=earlier.stopped_by)
 
     def _warn(self, text: str) -> None:
         self._run = replace(self._run, warnings=(*self._run.warnings, text))

@@ -28,7 +28,8 @@ def publish(run: Run, folder: RunFolder, observer: RunObserver, interrupts: Inte
             text = _page([(run, folder.path)])
         store.save_page(path, text, is_page)
     except Interrupted:
-        observer.note(f"The page was left out; {later}")
+        if not path.exists():
+            observer.note(f"The page was left out; {later}")
     except (StoreError, UsageError) as error:
         observer.warn(f"the page was not written: {error.message}; {later} elsewhere with -o")
     except Exception as error:  # whatever is wrong with the page: the run is measured and recorded
