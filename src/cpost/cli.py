@@ -6,7 +6,6 @@ Only click and light modules are imported at the top, so that `cpost --help` ans
 from __future__ import annotations
 
 import difflib
-import io
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import cpost
+from cpost import streams
 from cpost.cli_options import (
     MEMORY_LIMIT,
     PERIOD,
@@ -106,7 +106,6 @@ def _run(
     interrupts = Interrupts(console.announce_signal)
     with interrupts.installed():
         result = job(console, interrupts)
-    console.require_output()
     _exit(result, interrupts.signum, proving=proving)
 
 
@@ -217,7 +216,6 @@ def exec_(
     )
     with interrupts.installed():
         result = size_command(command, name, options, console, interrupts).operators[0].result
-    console.require_output()
     sys.exit(ExitCode.TIMED_OUT if result.outcome is Outcome.TIMED_OUT else result.exit_code)
 
 
@@ -267,7 +265,6 @@ def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: P
         console.warn(warning)
     for amendment in proposal.amendments:
         console.told(amendment_line(amendment))
-    console.require_output()
     sys.exit(ExitCode.OK if proposal.complete else ExitCode.OPERATOR_FAILED)
 
 
@@ -288,7 +285,6 @@ def report(run_dirs: tuple[Path, ...], output: Path | None) -> None:
     console = Console()
     to_stdout = output == Path("-")
     console.note(publish.page_text(run_dirs).rstrip() if to_stdout else str(publish.report(run_dirs, output)))
-    console.require_output()
 
 
 @cli.command()
@@ -337,33 +333,37 @@ cli.add_command(compare)
 
 def main() -> NoReturn:
     """The entry point; what a user or a host can cause ends in two lines on stderr, never in a traceback."""
-    _show_every_character()
+    output = streams.prepare()
     try:
-        # Without its standalone mode click returns the code that a verb left with, None where it left with none.
-        sys.exit(cli.main(prog_name="cpost", standalone_mode=False) or ExitCode.OK)
+        code = _called()
+        output.require()
     except click.exceptions.Abort:
-        click.echo("cpost: interrupted", err=True)
-        sys.exit(130)
+        _say("cpost: interrupted")
+        code = 130
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         usage = context.get_usage().removeprefix("Usage: ") if context else "cpost"
         command = context.command_path if context else "cpost"
         _show_one(error.format_message(), f"{' '.join(usage.split())}   ({command} --help says more)")
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except CpostError as error:
         _show(error)
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    sys.exit(code)
 
 
-def _show_every_character() -> None:
-    """What a terminal has no character for is shown as an escape, as stderr has it from the start."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def _called() -> int:
+    """Do what the command line says; returns the code that the verb left with."""
+    try:
+        # Without its standalone mode click returns the code, None where a verb left with none.
+        return cli.main(prog_name="cpost", standalone_mode=False) or ExitCode.OK
+    except SystemExit as left:
+        return int(left.code or ExitCode.OK)
 
 
 def _show(error: CpostError) -> None:
     if isinstance(error, Interrupted):
-        click.echo("cpost: stopped before the first operator ran; nothing is left behind", err=True)
+        _say("cpost: stopped before the first operator ran; nothing is left behind")
     elif isinstance(error, DefinitionError):
         for problem in error.problems:
             _show_one(str(problem), problem.hint)
@@ -372,6 +372,10 @@ def _show(error: CpostError) -> None:
 
 
 def _show_one(message: str, hint: str) -> None:
-    click.echo(f"cpost: error: {message}", err=True)
+    _say(f"cpost: error: {message}")
     if hint:
-        click.echo(f"  what to do: {hint}", err=True)
+        _say(f"  what to do: {hint}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from cpost import store
-from cpost.errors import StoreError
 from cpost.model import Advice, OperatorRecord, Outcome, Repeat, Run, Sample, Server, ServerRecord, Step, Trial, Verdict
 from cpost.report import searched, tables
 from cpost.terminal import visible
@@ -40,9 +39,6 @@ class Console:
         as_json: stdout is for the record alone, everything else goes to stderr.
         quiet: only the final table, warnings and errors.
         verbose: also host, sampling and the reasons for every number.
-
-    Attributes:
-        lost_output: why something could not be shown; None where all was, or nobody wanted to read on.
     """
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
@@ -52,7 +48,6 @@ class Console:
         self._out: TextIO = sys.stderr if as_json else sys.stdout
         self._live = self._out.isatty() and not quiet
         self._live_shown = False
-        self.lost_output: OSError | None = None
         self._next_beat_ns = 0
         self._repeat = ""
         self._warned: set[str] = set()
@@ -251,14 +246,6 @@ class Console:
             text = "killing the operator, still removing everything"
         _announce(signum, text)
 
-    def require_output(self) -> None:
-        """Raise `StoreError` where something could not be shown, and somebody wanted to read on."""
-        if self.lost_output is not None:
-            raise StoreError(
-                f"the output could not be written: {self.lost_output.strerror}",
-                "free space where it goes; with --metrics_dir the results are kept in files as well",
-            )
-
     # ------------------------------------------------------------ pieces
 
     def _served(self, operator: str, server: ServerRecord) -> None:
@@ -361,15 +348,8 @@ class Console:
         self._write(sys.stderr, f"{text}\n")
 
     def _write(self, stream: TextIO, text: str) -> None:
-        """Write; a stream that takes no more ends the output, not the run."""
-        try:
-            stream.write(text)
-            stream.flush()
-        except OSError as error:
-            if not isinstance(error, BrokenPipeError):  # a reader who has gone (`| head`) has seen enough
-                self.lost_output = self.lost_output or error
-            # Whatever else is written there, and Python's own flush at its end, must find a file that takes it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.write(text)
+        stream.flush()
 
 
 class CommandConsole(Console):

@@ -83,7 +83,6 @@ def check(
     wanted = None if file is None else _declared(file, run)
     report = gate.check(run, Bounds(max_over, max_growth, cpu_need), wanted, earlier)
     console.note(_rendered(report, form))
-    console.require_output()
     sys.exit(ExitCode.GATE_FAILED if report.failed else ExitCode.OK)
 
 
@@ -101,7 +100,6 @@ def compare(run_a: Path, run_b: Path, *, as_json: bool) -> None:
     console = Console()
     found = compare(_loaded(run_a, console), _loaded(run_b, console))
     console.note(json_text(findings.comparison_data(found)).rstrip() if as_json else findings.comparison(found))
-    console.require_output()
 
 
 def _loaded(folder: Path, console: Console) -> Run:

@@ -247,7 +247,7 @@ def test_a_pull_in_a_pipe_is_two_lines(capsys: pytest.CaptureFixture[str]) -> No
     assert said(capsys).splitlines() == ["Pulling image img:1 ...", "Pulled image img:1"]
 
 
-# ---------------------------------------------------------------- questions, signals, readers who have gone
+# ---------------------------------------------------------------- questions, signals
 
 
 def test_nobody_is_asked_where_there_is_nobody(
@@ -282,18 +282,6 @@ def test_a_terminal_that_is_gone_keeps_nobody_from_stopping(monkeypatch: pytest.
 
     monkeypatch.setattr(os, "write", gone)
     Console().announce_signal(1, 1)
-
-
-def test_a_reader_who_has_gone_ends_the_output_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    read_end, write_end = os.pipe()
-    with os.fdopen(write_end, "w") as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
-        console = Console()
-        os.close(read_end)
-        console.note("one")
-        console.note("two")
-        console.run_ends(run(record(), complete=True))
-    monkeypatch.undo()
 
 
 # ---------------------------------------------------------------- beside a command
