@@ -107,7 +107,7 @@ def write_in_place(proposal: Proposal) -> None:
     if not proposal.changed:
         return
     path = proposal.path.resolve()
-    with _writing(path):
+    with _writing(path, "use --output"):
         seen = path.stat()
         if seen.st_nlink > 1:
             raise UsageError(f"{path} has {seen.st_nlink} hard links, which replacing it would part", _WRITE_HINT)
@@ -154,7 +154,7 @@ def write_copy(proposal: Proposal, output: Path) -> None:
         UsageError: there is something of that name already.
         StoreError: it cannot be written.
     """
-    with _writing(output):
+    with _writing(output, "name another file"):
         mode = stat.S_IMODE(proposal.path.stat().st_mode) & 0o777
         try:
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -170,9 +170,9 @@ def write_copy(proposal: Proposal, output: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, instead: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StoreError(f"cannot write {path}: {reason}", "see to space and permissions, or use --output") from error
+        raise StoreError(f"cannot write {path}: {reason}", f"see to space and permissions, or {instead}") from error

@@ -18,12 +18,14 @@ import cpost
 from cpost import streams
 from cpost.cli_options import (
     MEMORY_LIMIT,
+    PATH,
     PERIOD,
     TIMEOUT,
     WINDOW,
     chosen_for_triton,
     format_options,
     measuring_options,
+    named,
     options_of,
     output_options,
     slowdown_option,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from cpost.interrupts import Interrupts
     from cpost.model import Run
 
+_STDOUT = Path("-")
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -48,13 +51,18 @@ class _RunByDefault(click.Group):
             click.echo(ctx.get_help(), err=True)
             ctx.exit(ExitCode.USAGE)
         if args[0] not in self.commands and args[0] not in ("-h", "--help", "--version"):
-            word = args[0]
-            if len(args) == 1 and not word.startswith("-") and not Path(word).exists():
-                close = difflib.get_close_matches(word, self.commands, n=1)
-                hint = f"did you mean `cpost {close[0]}`?" if close else "cpost PIPELINE INPUT, or cpost --help"
-                raise UsageError(f"{word} is no verb of cpost and no file", hint)
+            self._require_file(args[0], alone=len(args) == 1)
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def _require_file(self, word: str, *, alone: bool) -> None:
+        """Refuse a first word that is neither an option nor a file, where it is all there is or looks like a verb."""
+        if word.startswith("-") or Path(word).exists():
+            return
+        close = difflib.get_close_matches(word, self.commands, n=1)
+        if alone or (close and word.isalpha()):
+            hint = f"did you mean `cpost {close[0]}`?" if close else "cpost PIPELINE INPUT, or cpost --help"
+            raise UsageError(f"{word} is no verb of cpost and no file", hint)
 
 
 @click.group(cls=_RunByDefault, context_settings=_CONTEXT)
@@ -73,6 +81,7 @@ def cli() -> None:
     cpost apply RUN_DIR FILE          put what a run recommends into your own file
     cpost report RUN_DIR...           make the page of earlier runs, several beside one another
     cpost doctor                      check this host
+    cpost clean                       remove what killed runs left on it
 
     Exit codes: 0 ok, 1 an operator failed, 2 usage or definition, 3 a gate failed, 4 time-out, 5 environment,
     130 interrupted (143 by SIGTERM, 129 by SIGHUP).
@@ -80,8 +89,8 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("pipeline", type=click.Path(path_type=Path))
-@click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("pipeline", type=PATH)
+@click.argument("input_dir", metavar="INPUT", type=PATH)
 @output_options
 @measuring_options
 @click.option("--verify", is_flag=True, help="Run each operator once more, with what was recommended as its limits.")
@@ -122,7 +131,7 @@ def _exit(result: Run, signum: int | None, *, proving: bool) -> NoReturn:
 
 
 @cli.command()
-@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR", type=PATH)
 @slowdown_option
 @format_options
 def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, verbose: bool) -> None:
@@ -134,8 +143,8 @@ def verify(run_dir: Path, *, max_slowdown: float, as_json: bool, quiet: bool, ve
 
 
 @cli.command()
-@click.argument("pipeline", type=click.Path(path_type=Path))
-@click.argument("input_dir", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("pipeline", type=PATH)
+@click.argument("input_dir", metavar="INPUT", type=PATH)
 @click.option("--operator", "operators", multiple=True, metavar="NAME", help="Search for this operator [default: all].")
 @click.option("--memory", is_flag=True, help="Find the smallest memory limit that does.")
 @click.option("--cpu", is_flag=True, help="Find how run time goes with 1, 2, 4 ... cores.")
@@ -178,7 +187,11 @@ def search(
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--name", metavar="NAME", help="What it is called in tables and files [default: its program's name].")
 @click.option(
-    "--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: nowhere]."
+    "--metrics_dir",
+    "--metrics-dir",
+    type=named,
+    metavar="DIR",
+    help="Write CSVs and the record here [default: nowhere].",
 )
 @click.option("--policy", type=click.Choice(["peak", "p95", "p99"]), default="peak", show_default=True, help="See run.")
 @click.option("--period", type=PERIOD, default="10ms", show_default=True, help="Time between two samples.")
@@ -211,7 +224,7 @@ def exec_(
         policy=chosen["policy"],
         timeout_ns=chosen["timeout"],
         memory_limit_bytes=chosen["memory_limit"],
-        metrics_dir=chosen["metrics_dir"] or None,
+        metrics_dir=chosen["metrics_dir"],
         overwrite=chosen["overwrite"],
     )
     with interrupts.installed():
@@ -220,27 +233,27 @@ def exec_(
 
 
 @cli.command()
-@click.argument("pipeline", type=click.Path(path_type=Path))
-@click.argument("input_dir", metavar="[INPUT]", required=False, default="", type=str)
+@click.argument("pipeline", type=PATH)
+@click.argument("input_dir", metavar="[INPUT]", required=False, type=named)
 @triton_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def plan(pipeline: Path, input_dir: str, *, as_json: bool, **chosen: Any) -> None:
+def plan(pipeline: Path, input_dir: str | None, *, as_json: bool, **chosen: Any) -> None:
     """Show what a run of PIPELINE would do, without running anything."""
     from cpost import session
     from cpost.console import Console
     from cpost.model import Options
 
     console = Console(as_json=as_json)
-    shown = session.preview(pipeline, Options(input_dir=input_dir, **chosen_for_triton(chosen)))
+    shown = session.preview(pipeline, Options(input_dir=input_dir or "", **chosen_for_triton(chosen)))
     console.plan(shown)
 
 
 @cli.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=PATH)
+@click.argument("file", type=PATH)
 @click.option("--diff", "as_diff", is_flag=True, help="Print what changes [default, unless it is written].")
 @click.option("--in_place", "--in-place", is_flag=True, help="Change FILE itself.")
-@click.option("--output", metavar="F", type=click.Path(path_type=Path), help="Write the result to F, a new file.")
+@click.option("--output", metavar="F", type=PATH, help="Write the result to F, a new file; - is stdout.")
 def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: Path | None) -> None:
     """Put what the run in RUN_DIR recommends into FILE: Clara, Kubernetes, Argo or Docker Compose.
 
@@ -253,12 +266,17 @@ def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: P
 
     if in_place and output is not None:
         raise UsageError("--in_place and --output exclude each other", "choose one of the two")
+    to_stdout = output == _STDOUT
+    if as_diff and to_stdout:
+        raise UsageError("--diff and --output - both print on stdout", "choose one of the two")
     console = Console()
     proposal = amend_session.propose(run_dir, file)
     if as_diff or not (in_place or output):
         console.difference(unified(proposal.source.text, proposal.text, str(file)))
     if in_place:
         amend_session.write_in_place(proposal)
+    elif to_stdout:
+        console.contents(proposal.text, proposal.source.bytes_of(proposal.text))
     elif output is not None:
         amend_session.write_copy(proposal, output)
     for warning in proposal.warnings:
@@ -269,10 +287,8 @@ def apply(run_dir: Path, file: Path, *, as_diff: bool, in_place: bool, output: P
 
 
 @cli.command()
-@click.argument("run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Where the page goes [default: see below]."
-)
+@click.argument("run_dirs", metavar="RUN_DIR...", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--output", metavar="FILE", type=PATH, help="Where the page goes [default: see below].")
 def report(run_dirs: tuple[Path, ...], output: Path | None) -> None:
     """Make one HTML page of what cpost wrote to RUN_DIR, with charts; of several runs, one over the other.
 
@@ -283,8 +299,7 @@ def report(run_dirs: tuple[Path, ...], output: Path | None) -> None:
     from cpost.console import Console
 
     console = Console()
-    to_stdout = output == Path("-")
-    console.note(publish.page_text(run_dirs).rstrip() if to_stdout else str(publish.report(run_dirs, output)))
+    console.note(publish.page_text(run_dirs).rstrip() if output == _STDOUT else str(publish.report(run_dirs, output)))
 
 
 @cli.command()
@@ -305,7 +320,7 @@ def clean(*, dry_run: bool) -> None:
     for item in removed:
         console.note(f"{'would remove' if dry_run else 'removed'} {item.kind} {item.name} (run {item.run_id})")
     if not removed and not failures:
-        console.note("Nothing is left of dead runs.")
+        console.note(f"Nothing is left of dead runs{'' if engine else ' but, perhaps, on an engine'}.")
     for failure in failures:
         console.warn(f"could not be removed: {failure}")
     if no_engine is not None:

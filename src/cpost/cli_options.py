@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +16,23 @@ if TYPE_CHECKING:
     from cpost.model import Options
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+class _NamedPath(click.Path):
+    """A path that is not empty: a variable of a script that is not set must not become the folder it was called in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(named(value) if isinstance(value, str) else value, param, ctx)
+
+
+def named(text: str) -> str:
+    """What an option names."""
+    if not text:
+        raise click.BadParameter("it is empty: name what is meant, or leave it out")
+    return text
+
+
+PATH = _NamedPath(path_type=Path)
 
 
 def _quantity(
@@ -73,12 +91,14 @@ _TRITON_OPTIONS = (
     click.option(
         "--models_dir",
         "--models-dir",
+        type=named,
         metavar="DIR",
         help="Model repository of operators with models; also for services.",
     ),
     click.option(
         "--triton_image",
         "--triton-image",
+        type=named,
         metavar="IMAGE",
         default=TRITON_IMAGE,
         show_default=True,
@@ -111,9 +131,15 @@ _TRITON_OPTIONS = (
 )
 _OUTPUT_OPTIONS = (
     click.option(
-        "--metrics_dir", "--metrics-dir", metavar="DIR", help="Write CSVs and the record here [default: stdout]."
+        "--metrics_dir",
+        "--metrics-dir",
+        type=named,
+        metavar="DIR",
+        help="Write CSVs and the record here [default: stdout].",
     ),
-    click.option("--outputs_dir", "--outputs-dir", metavar="DIR", help="Keep what the operators write here."),
+    click.option(
+        "--outputs_dir", "--outputs-dir", type=named, metavar="DIR", help="Keep what the operators write here."
+    ),
     click.option("--overwrite", is_flag=True, help="Replace earlier results in the folders named above."),
 )
 _MEASURING_OPTIONS = (
@@ -198,7 +224,7 @@ slowdown_option = click.option(
 def chosen_for_triton(chosen: dict[str, Any]) -> dict[str, Any]:
     """Those options as `Options` has them."""
     return {
-        "models_dir": chosen["models_dir"] or None,
+        "models_dir": chosen["models_dir"],
         "triton_image": chosen["triton_image"],
         "triton_args": chosen["triton_args"],
         "triton_scope": chosen["triton_scope"],
@@ -220,8 +246,8 @@ def options_of(chosen: dict[str, Any]) -> Options:
         memory_limit_bytes=chosen["memory_limit"],
         on_failure=chosen["force"],
         input_dir=str(chosen["input_dir"]),
-        metrics_dir=chosen["metrics_dir"] or None,
-        outputs_dir=chosen["outputs_dir"] or None,
+        metrics_dir=chosen["metrics_dir"],
+        outputs_dir=chosen["outputs_dir"],
         overwrite=chosen["overwrite"],
         no_gpu=chosen["no_gpu"],
         repeat=chosen["repeat"],

@@ -338,10 +338,18 @@ class Console:
             self._write(self._out, "".join(lines))
             return
         for line in lines:
-            shown = "\t".join(visible(part) for part in line.rstrip("\r\n").split("\t"))
+            shown = _printable(line)
             header = line.startswith(("--- ", "+++ "))
             colour = None if header else {"-": "red", "+": "green", "@": "cyan"}.get(line[:1])
             self._write(self._out, click.style(shown, fg=colour, bold=header or None) + "\n")
+
+    def contents(self, text: str, data: bytes) -> None:
+        """A whole file: its bytes for a pipe, its text with nothing that steers a terminal on one."""
+        if self._out.isatty():
+            self._write(self._out, "".join(f"{_printable(line)}\n" for line in text.splitlines()))
+        else:
+            self._out.buffer.write(data)
+            self._out.flush()
 
     def told(self, text: str) -> None:
         """A line about what was done, on stderr."""
@@ -397,6 +405,11 @@ class CommandConsole(Console):
 
     def _metrics_table(self, operator: str, series: Path) -> None:
         """No dump of samples: the folder of --metrics_dir has them."""
+
+
+def _printable(line: str) -> str:
+    """A line of a file, without its end."""
+    return "\t".join(visible(part) for part in line.rstrip("\r\n").split("\t"))
 
 
 def _announce(signum: int, text: str) -> None:

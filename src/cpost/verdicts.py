@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpost.cli_options import PATH
 from cpost.errors import ExitCode, UsageError
 from cpost.terminal import visible
 from cpost.units import parse_factor, parse_share
@@ -22,8 +23,8 @@ _MOST_NAMES = 8
 
 
 @click.command()
-@click.argument("run_dir", metavar="RUN_DIR", type=click.Path(path_type=Path))
-@click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN_DIR", type=PATH)
+@click.argument("file", metavar="[FILE]", required=False, type=PATH)
 @click.option(
     "--max_over",
     "--max-over",
@@ -33,7 +34,7 @@ _MOST_NAMES = 8
     show_default=True,
     help="How many times what is needed a request may be.",
 )
-@click.option("--baseline", metavar="RUN_DIR", type=click.Path(path_type=Path), help="An earlier run to compare with.")
+@click.option("--baseline", metavar="RUN_DIR", type=PATH, help="An earlier run to compare with.")
 @click.option(
     "--max_growth",
     "--max-growth",
@@ -87,8 +88,8 @@ def check(
 
 
 @click.command()
-@click.argument("run_a", metavar="RUN_A", type=click.Path(path_type=Path))
-@click.argument("run_b", metavar="RUN_B", type=click.Path(path_type=Path))
+@click.argument("run_a", metavar="RUN_A", type=PATH)
+@click.argument("run_b", metavar="RUN_B", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 def compare(run_a: Path, run_b: Path, *, as_json: bool) -> None:
     """Show what differs between two runs, and whether that is more than their own spread."""

@@ -205,8 +205,32 @@ def test_hard_links_are_not_parted(place, tmp_path):
 
 @pytest.mark.parametrize("full", ["/dev/full", "/proc/new"])
 def test_a_copy_that_cannot_be_written(place, full, monkeypatch):
-    with pytest.raises((StoreError, UsageError)):
+    with pytest.raises((StoreError, UsageError)) as caught:
         amend_session.write_copy(amend_session.propose(place.folder, place.file), Path(full))
+    assert "name another file" in caught.value.hint
+
+
+def test_a_copy_goes_to_stdout_byte_for_byte(place):
+    place.file.write_bytes(b"\xef\xbb\xbf" + COMPOSE.replace("# one", "# \u20ac").replace("\n", "\r\n").encode())
+    command = [sys.executable, "-m", "cpost", "apply", place.folder, place.file, "--output", "-"]
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, check=True, env=env, cwd=place.folder)
+    assert done.stdout == b"\xef\xbb\xbf" + AFTER.replace("# one", "# \u20ac").replace("\n", "\r\n").encode()
+    assert [each.name for each in place.folder.iterdir()] == ["run.json"]
+
+
+def test_a_copy_on_a_terminal_steers_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    Console().contents("a:\tb\x1b[2J\r\nc\n", b"")
+    assert capsys.readouterr().out == "a:\tb\\x1b[2J\nc\n"
+
+
+def test_one_stdout_is_for_one_text(place, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cpost", "apply", str(place.folder), str(place.file), "--diff", "--output", "-"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "--diff and --output - both print on stdout" in capsys.readouterr().err
 
 
 def test_nothing_is_left_of_a_write_that_fails(place, monkeypatch):

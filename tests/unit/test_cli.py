@@ -202,6 +202,52 @@ def test_an_unknown_word_gets_a_hint(
     assert hint in said
 
 
+@pytest.mark.parametrize("words", ["chek metrics", "plna p.yaml in", "verfy metrics -q"])
+def test_a_misspelt_verb_is_no_pipeline(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    assert called(monkeypatch, *words.split()) == ExitCode.USAGE
+    assert session.pipeline is None
+    assert "did you mean `cpost " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["search.yaml", "./plan", "pipeline"])
+def test_a_pipeline_that_is_not_there_is_no_verb(session: Session, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    assert called(monkeypatch, word, "in") == 0
+    assert session.pipeline == Path(word)
+
+
+@pytest.mark.parametrize("option", ["--metrics_dir", "--outputs-dir", "--models_dir", "--triton_image"])
+def test_an_option_is_not_empty(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """A variable of a script that is not set must not lose the results."""
+    assert called(monkeypatch, "p.yaml", "in", option, "") == ExitCode.USAGE
+    assert "it is empty: name what is meant, or leave it out" in capsys.readouterr().err
+    assert session.pipeline is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["", "in"],
+        ["p.yaml", ""],
+        ["plan", ""],
+        ["plan", "p.yaml", ""],
+        ["exec", "--metrics_dir", "", "--", "true"],
+        ["check", ""],
+        ["check", "m", "--baseline", ""],
+        ["apply", "m", "p.yaml", "--output", ""],
+        ["report", ""],
+    ],
+)
+def test_an_empty_word_is_not_the_folder_that_cpost_was_called_in(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert called(monkeypatch, *words) == ExitCode.USAGE
+    assert "it is empty: name what is meant" in capsys.readouterr().err
+
+
 def test_a_file_without_its_input_is_told_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -214,6 +260,12 @@ def test_a_file_without_its_input_is_told_what_is_missing(
 def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: str) -> None:
     assert called(monkeypatch, word) == 0
     assert ("Usage:" if "h" in word[:3] else cpost.__version__) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", sorted(set(cli.commands) - {"run"}))
+def test_the_help_names_every_verb(verb: str) -> None:
+    assert cli.help is not None
+    assert f"\n    cpost {verb} " in cli.help
 
 
 # ---------------------------------------------------------------- the README
@@ -398,4 +450,6 @@ def test_clean_without_an_engine_cleans_the_rest_and_says_so(
     monkeypatch.setattr("cpost.session.sweep", sweep)
     assert called(monkeypatch, "clean", *(["--dry-run"] if dry_run else [])) == 5
     assert asked == [(None, dry_run)]
-    assert "no Docker engine answers" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out == "Nothing is left of dead runs but, perhaps, on an engine.\n"
+    assert "no Docker engine answers" in said.err
