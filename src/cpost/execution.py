@@ -119,6 +119,7 @@ class Execution:
             options=_lasting(self._options),
             warnings=self._pipeline.warnings,
             pipeline_format=self._pipeline.format,
+            work_digest=self._pipeline.work_digest,
         )
 
     def run(self) -> Run:

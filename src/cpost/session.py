@@ -20,7 +20,7 @@ from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import Engine
 from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.sampler import SamplingProcess
-from cpost.model import Advice, Options, Outcome, Pipeline, Plan, Run, Verdict
+from cpost.model import Advice, Operator, OperatorRecord, Options, Outcome, Pipeline, Plan, Run, Verdict
 from cpost.plan import Place, images_of, make_plan
 from cpost.preflight import by_format, check_folders, check_runnable, models_of
 from cpost.search import SearchPlan
@@ -172,9 +172,9 @@ def _execute(
 
 
 def _check_same(earlier: Run, pipeline: Pipeline) -> None:
-    if earlier.pipeline_digest != pipeline.digest:
+    if earlier.pipeline_digest != pipeline.digest and not _runs_the_same(earlier, pipeline):
         raise UsageError(
-            f"{earlier.pipeline_file} is not what it was when it was measured",
+            f"{earlier.pipeline_file} is not what it was when it was measured: it runs something else",
             "measure it again; what was recommended may be for other operators",
         )
     names = {operator.name for operator in pipeline.operators}
@@ -183,6 +183,21 @@ def _check_same(earlier: Run, pipeline: Pipeline) -> None:
         raise UsageError(f"the run is partial: {', '.join(sorted(missing))} was not measured", "measure it again")
     if not any(record.recommendation.status is Advice.OK for record in earlier.operators):
         raise UsageError("the run recommends nothing, so there is nothing to prove", "see its reasons in run.json")
+
+
+def _runs_the_same(earlier: Run, pipeline: Pipeline) -> bool:
+    """Whether a file has not changed in what is run: what was recommended may stand in it meanwhile."""
+    records = {record.operator: record for record in earlier.operators}
+    operators = tuple(_as_measured(each, records.get(each.name)) for each in pipeline.operators)
+    return replace(pipeline, operators=operators).work_digest == earlier.work_digest
+
+
+def _as_measured(operator: Operator, record: OperatorRecord | None) -> Operator:
+    """An operator with the GPUs that it was measured with, where it now asks for those that were recommended."""
+    wanted = record and record.recommendation.requests.gpu_count
+    if record is None or wanted is None or operator.requests.gpu_count != wanted:
+        return operator
+    return replace(operator, requests=replace(operator.requests, gpu_count=record.declared.gpu_count))
 
 
 def _tell_leftovers(engine: Engine, observer: Observer) -> None:

@@ -218,13 +218,25 @@ def test_a_signal_leaves_the_earlier_record(sized: Sized, cpost: Cpost, tmp_path
     harness.check_csvs(folder)
 
 
-def test_a_definition_that_has_changed_is_refused(sized: Sized, cpost: Cpost, tmp_path: Path) -> None:
+def test_what_was_applied_may_be_verified(sized: Sized, cpost: Cpost, tmp_path: Path) -> None:
     folder = copied(sized.folder, tmp_path / "copy", {})
-    changed = tmp_path / "p.yaml"
-    changed.write_text((sized.folder.parent / "p.yaml").read_text() + "# changed\n")
-    record = harness.load_run(folder)
-    record["pipeline_file"] = str(changed)
-    (folder / "run.json").write_text(json.dumps(record))
+    before = (sized.folder.parent / "p.yaml").read_text()
+    moved_to(tmp_path / "p.yaml", before, folder)
+    cpost("apply", folder, tmp_path / "p.yaml", "--in_place").ended(0)
+    assert (tmp_path / "p.yaml").read_text() != before
+    cpost("verify", folder, "--max_slowdown", "1000%").ended(0)
+
+
+def moved_to(definition: Path, text: str, folder: Path) -> None:
+    """Let a record lead to another definition."""
+    definition.write_text(text)
+    (folder / "run.json").write_text(json.dumps({**harness.load_run(folder), "pipeline_file": str(definition)}))
+
+
+def test_a_definition_that_runs_something_else_is_refused(sized: Sized, cpost: Cpost, tmp_path: Path) -> None:
+    folder = copied(sized.folder, tmp_path / "copy", {})
+    changed = (sized.folder.parent / "p.yaml").read_text().replace("burn 600", "burn 700")
+    moved_to(tmp_path / "p.yaml", changed, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert "is not what it was when it was measured" in cpost("verify", folder).ended(2).err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -8,14 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import REFUSED, pipeline, record, result, run, server, server_record, step
+from builders import REFUSED, advice, pipeline, record, result, run, server, server_record, step
 
 from cpost import execution, session
 from cpost.cli import main
 from cpost.definition import load
 from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, UsageError
 from cpost.interrupts import Interrupts
-from cpost.model import HostFacts, Options, Outcome, Plan, Run, Verdict, Verification
+from cpost.model import HostFacts, Options, Outcome, Plan, Resources, Run, Verdict, Verification
 from cpost.search import SearchPlan
 from cpost.store import RUN_FILE, SUMMARY_FILE, TRIALS_FILE, VERIFY, RunFolder, json_text
 
@@ -60,7 +60,9 @@ def earlier(definition: Path) -> Run:
     """A run of that definition, as its record would be."""
     payload = definition.parent / "payload"
     payload.mkdir()
-    stated = {"pipeline_file": str(definition), "pipeline_digest": load(definition).digest, "complete": True}
+    read = load(definition)
+    stated = {"pipeline_file": str(definition), "pipeline_digest": read.digest, "work_digest": read.work_digest}
+    stated |= {"complete": True}
     return run(record("first"), record("second"), options=Options(input_dir=str(payload)), **stated)
 
 
@@ -80,10 +82,82 @@ def test_the_engine_is_asked_only_when_all_else_is_right(tmp_path: Path, earlier
         verify(tmp_path / "m", earlier)
 
 
-def test_a_definition_that_has_changed_is_refused(tmp_path: Path, earlier: Run, definition: Path) -> None:
-    definition.write_text(DEFINITION + "# more\n")
+CHANGED = [
+    ('tag: "1"', 'tag: "3"'),
+    ('tag: "1"', 'tag: "1", command: [run]'),
+    ('tag: "1"}', 'tag: "1"}\n  variables: {A: b}'),
+    ("path: /out", "path: /other"),
+    ("name: second", "name: third"),
+    ('{image: img, tag: "2"}', '{image: img, tag: "2"}\n  requests: {gpu: 2}'),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), CHANGED)
+def test_a_definition_that_runs_something_else_is_refused(
+    tmp_path: Path, earlier: Run, definition: Path, old: str, new: str
+) -> None:
+    definition.write_text(DEFINITION.replace(old, new))
     with pytest.raises(UsageError, match="is not what it was when it was measured"):
         verify(tmp_path / "m", earlier)
+
+
+def test_the_order_of_a_definition_counts(tmp_path: Path, earlier: Run, definition: Path) -> None:
+    head, first, second = DEFINITION.partition("- name: first")[0], *DEFINITION.split("- name: ")[1:]
+    definition.write_text(f"{head}- name: {second}- name: {first}")
+    with pytest.raises(UsageError, match="is not what it was when it was measured"):
+        verify(tmp_path / "m", earlier)
+
+
+def test_a_definition_may_hold_what_was_recommended_by_now(tmp_path: Path, earlier: Run, definition: Path) -> None:
+    recommended = '{image: img, tag: "2"}\n  requests: {cpu: 2, memory: 512, gpu: 1}  # by cpost'
+    definition.write_text(DEFINITION.replace('{image: img, tag: "2"}', recommended))
+    advised = replace(advice(), requests=Resources(2000, 512 * 10**6, 1))
+    made = replace(earlier, operators=(earlier.operators[0], replace(earlier.operators[1], recommendation=advised)))
+    with pytest.raises(HostError, match="no Docker engine"):
+        verify(tmp_path / "m", made)
+    with pytest.raises(UsageError, match="is not what it was when it was measured"):
+        verify(tmp_path / "m", earlier)  # which recommends no GPU
+
+
+def test_a_record_that_does_not_say_what_was_run_needs_the_same_file(
+    tmp_path: Path, earlier: Run, definition: Path
+) -> None:
+    old = replace(earlier, work_digest="")
+    with pytest.raises(HostError, match="no Docker engine"):
+        verify(tmp_path / "m", old)
+    definition.write_text(DEFINITION + "# more\n")
+    with pytest.raises(UsageError, match="is not what it was when it was measured"):
+        verify(tmp_path / "m", old)
+
+
+COMPOSE = """\
+services:
+  a:
+    image: img
+    depends_on: [b]
+    deploy: {resources: {limits: {cpus: "2", memory: 1g}, reservations: {memory: 64m}}}
+  b: {image: img, mem_limit: 1g, shm_size: 64m, expose: [80]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ('cpus: "2"', 'cpus: "0.5"', True),
+        ("memory: 64m", "memory: 128m", True),
+        ("mem_limit: 1g, shm_size: 64m", "mem_limit: 2g, shm_size: 128m", True),
+        ("expose: [80]", "expose: [81]", False),
+        ("shm_size: 64m", "shm_size: 64m, environment: {A: b}", False),
+        ("  a:\n    image: img", "  a:\n    image: other", False),
+    ],
+)
+def test_what_is_declared_is_not_what_runs(tmp_path: Path, old: str, new: str, same: bool) -> None:
+    assert old in COMPOSE
+    (tmp_path / "before.yaml").write_text(COMPOSE)
+    (tmp_path / "after.yaml").write_text(f"# moved\n{COMPOSE.replace(old, new)}")
+    before, after = load(tmp_path / "before.yaml"), load(tmp_path / "after.yaml")
+    assert before.operators != after.operators
+    assert (before.work_digest == after.work_digest) is same
 
 
 def test_a_definition_that_is_gone_is_refused(tmp_path: Path, earlier: Run, definition: Path) -> None:

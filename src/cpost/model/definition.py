@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from enum import Enum
 
 ALL_GPUS = -1
@@ -242,6 +243,13 @@ class Pipeline:
     warnings: tuple[str, ...] = ()
     format: Format = Format.CLARA
 
+    @property
+    def work_digest(self) -> str:
+        """sha256, in hex, over what is run: images, commands, variables, folders, order. Not over what is declared
+        but for GPUs, which are given, nor over comments and the like. Another version of cpost may come to another one.
+        """
+        return hashlib.sha256(repr([_work(operator) for operator in self.operators]).encode()).hexdigest()
+
     def is_shared(self, companion: str) -> bool:
         """Whether several operators need a companion: it stays up between them, with all that they have left in it."""
         return sum(each.name == companion for one in self.operators for each in one.companions) > 1
@@ -249,6 +257,23 @@ class Pipeline:
     def companion_name(self, operator: str, companion: str) -> str:
         """What a companion's files are called."""
         return f"{PIPELINE if self.is_shared(companion) else operator}__{companion}"
+
+
+def _work(operator: Operator) -> Operator:
+    """An operator without its place in the file, and without resources that it is not given."""
+    return replace(
+        operator,
+        requests=_gpus(operator.requests),
+        limits=Resources(),
+        shm_bytes=None,
+        origin=None,
+        services=tuple(replace(service, requests=_gpus(service.requests)) for service in operator.services),
+        companions=tuple(map(_work, operator.companions)),
+    )
+
+
+def _gpus(resources: Resources) -> Resources:
+    return Resources(gpu_count=resources.gpu_count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,8 @@ class Run:
     """The record of one whole execution of a pipeline; `complete` is False where it ended before its last step.
 
     `servers` are those that served several operators; all others are in the records of theirs. `pipeline_format` is
-    whose rules the definition follows; None = there is none.
+    whose rules the definition follows; None = there is none. `work_digest` is over what was run, whatever was declared
+    for it; empty = not known.
     """
 
     schema_version: int
@@ -249,3 +250,4 @@ class Run:
     stopped_by: str = ""
     ended_at: str = field(default="")
     pipeline_format: Format | None = None
+    work_digest: str = ""
