@@ -190,7 +190,7 @@ _FORMAT_OPTIONS = (
     click.option(
         "--json", "as_json", is_flag=True, help="Print the run's record as JSON on stdout, all else on stderr."
     ),
-    click.option("--quiet", "-q", is_flag=True, help="Print the final table and warnings only."),
+    click.option("--quiet", "-q", is_flag=True, help="Print the final table, warnings and failures' logs only."),
     click.option("--verbose", "-v", is_flag=True, help="Print more: host, sampling, reasons."),
 )
 

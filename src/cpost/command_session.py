@@ -33,6 +33,7 @@ from cpost.policy import recommend
 from cpost.publish import publish
 from cpost.recorder import GpuRecorder, Recorder, RunObserver, SeriesRecorder
 from cpost.report import spreadsheet
+from cpost.units import format_seconds
 
 KIND = "cpost exec"  # stands in the record where a pipeline's name does
 _NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)
@@ -191,7 +192,9 @@ class _CommandSession:
         if outcome is Outcome.INTERRUPTED and self._interrupts.signum is not None:
             self._run = replace(self._run, stopped_by=Signals(self._interrupts.signum).name)
         elif outcome is Outcome.TIMED_OUT:
-            self._run = replace(self._run, stopped_by=record.result.cause)
+            self._run = replace(
+                self._run, stopped_by=f"the time-out of {format_seconds(self._options.timeout_ns or 0)}"
+            )
         else:
             self._run = replace(self._run, complete=True)
 

@@ -37,7 +37,7 @@ class Console:
 
     Args:
         as_json: stdout is for the record alone, everything else goes to stderr.
-        quiet: only the final table, warnings and errors.
+        quiet: only the final table, warnings, the logs of what failed and errors.
         verbose: also host, sampling and the reasons for every number.
     """
 
@@ -215,7 +215,7 @@ class Console:
         elif run.stopped_by:
             self.warn(f"stopped by {run.stopped_by}: the record is as it was, but for what was verified before")
         if run.options.metrics_dir:
-            folder = Path(run.options.metrics_dir).absolute()
+            folder = Path(run.options.metrics_dir).resolve()
             self.note(f"The record is in {folder / store.RUN_FILE}, the table in {folder / store.SUMMARY_FILE}")
 
     def plan(self, preview: Preview) -> None:
@@ -263,7 +263,7 @@ class Console:
     def _results(self, record: OperatorRecord, series: Path, *, kept: bool) -> None:
         """Where the samples are, or the samples."""
         if kept:
-            self.note(f"Results are stored in {series.absolute()}")
+            self.note(f"Results are stored in {series.resolve()}")
             earlier = [repeat.series_file for repeat in record.repeats[:-1]]
             if earlier:
                 self.note(f"Its earlier runs' are beside it: {', '.join(earlier)}")
@@ -282,7 +282,7 @@ class Console:
         cause = "" if result.cause == f"exit code {result.exit_code}" else f": {result.cause}"
         self.note(f"Operator {record.operator} failed with {code}{cause}")
         if result.log_tail:
-            self._log("The last lines of its log:", result.log_tail)
+            self._log(f"The last lines of the log of {record.operator}:", result.log_tail)
         for server in record.servers:
             self._server_log(f"its server {server.name}", server)
 
@@ -291,9 +291,10 @@ class Console:
             self._log(f"The last lines of the log of {name}:", server.result.log_tail)
 
     def _log(self, title: str, lines: Sequence[str]) -> None:
-        self.note(title)
-        for line in lines[-_SHOWN_LOG_LINES:]:
-            self.note(f"  | {_LONG_RUN.sub(_SHORT_RUN, line)}")
+        """The end of a log; when quiet it goes to stderr, as a warning does."""
+        self._clear()
+        shown = (f"  | {_LONG_RUN.sub(_SHORT_RUN, line)}" for line in lines[-_SHOWN_LOG_LINES:])
+        self._write(sys.stderr if self._quiet else self._out, "".join(f"{line}\n" for line in (title, *shown)))
 
     def _metrics_table(self, operator: str, series: Path) -> None:
         self._line(tables.banner(f"Operator {operator} Metrics Data"))

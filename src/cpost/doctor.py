@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +12,7 @@ from cpost.defaults import TRITON_IMAGE
 from cpost.errors import HostError
 from cpost.measure import host
 from cpost.measure.cgroup import Hierarchies
+from cpost.measure.cleanup import temporary_folder
 from cpost.measure.engine import Engine, EngineFacts
 from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.owner import Owner, new_run_id
@@ -147,7 +147,11 @@ def _gpu(gpu: Gpu) -> str:
 
 
 def _disks(facts: EngineFacts | None) -> Iterator[Finding]:
-    places = {"work": tempfile.gettempdir()}
+    places = {}
+    try:
+        places["work"] = str(temporary_folder())
+    except HostError as error:
+        yield Finding("disk", Verdict.FAILURE, error.message, error.hint)
     if facts is not None and facts.root_folder:
         places["engine"] = facts.root_folder
     for name, folder in places.items():

@@ -370,7 +370,7 @@ class Execution:
             on_failure = self._options.on_failure
             goes_on = on_failure == "cont" or (on_failure == "none" and self._observer.goes_on(record))
         if not goes_on:
-            self._run = replace(self._run, stopped_by=f"{record.operator}: {record.result.cause}")
+            self._run = replace(self._run, stopped_by=f"the failure of {record.operator} ({record.result.cause})")
         return goes_on
 
     def _save(self, folder: store.RunFolder) -> None:

@@ -6,7 +6,7 @@ Whoever runs operators several times (repeats, runs under limits) does each time
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -114,8 +114,12 @@ class Containers:
         # An engine may turn out to be elsewhere only once a container runs.
         seen = result.totals.source if result.totals else ""
         here = self._bench.elsewhere is None and seen != ENGINE_STATS
+        warnings = (
+            *result.warnings,
+            *(_without_room(step) if here and result.outcome is not Outcome.COMPLETED else ()),
+        )
         used_us = result.totals.cpu_us + measured.beside_cpu_us if result.totals else None
-        return replace(result, warnings=(*result.warnings, *(watch.warnings(used_us) if here else ())))
+        return replace(result, warnings=(*warnings, *(watch.warnings(used_us) if here else ())))
 
     def _by_ids(self, step: Step) -> Step:
         """The step with ids for the names of images, its servers' too: a tag may be moved meanwhile."""
@@ -161,6 +165,15 @@ class Containers:
         images = (self._image_ids[step.image],)
         engine = self._bench.engine
         return lambda folder: cleanup.remove_as_engine(engine, folder, images, labels)
+
+
+def _without_room(step: Step) -> Iterator[str]:
+    """What may have made a step fail whose folders are on a full disk."""
+    for disk in host.full_disks((*step.output_folders, *step.shared_folders, *step.volume_folders)):
+        yield (
+            f"the disk at {disk}, which its output folders are on, is full: free space there, or name another one "
+            "(TMPDIR, or --outputs_dir)"
+        )
 
 
 class Measurer:

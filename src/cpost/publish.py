@@ -35,7 +35,7 @@ def publish(run: Run, folder: RunFolder, observer: RunObserver, interrupts: Inte
     except Exception as error:  # whatever is wrong with the page: the run is measured and recorded
         observer.warn(f"the page was not written: {type(error).__name__}: {error}")
     else:
-        observer.note(f"The page for people is in {path.absolute()}")
+        observer.note(f"The page for people is in {path.resolve()}")
 
 
 def withdraw(folder: RunFolder) -> None:

@@ -75,6 +75,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is a file, not a folder", "name a folder for the results, new or empty")
         self._update = update
+        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         old = self._results()
         if old and not overwrite and not update:
             raise UsageError(
@@ -191,8 +192,11 @@ class RunFolder:
             self._set_aside()
 
     def close(self) -> None:
-        """Give the reserve and the lock back."""
+        """Give the reserve and the lock back; what was made for results that never came goes."""
         self._release_reserve()
+        with contextlib.suppress(OSError):  # not empty
+            for folder in self._made:
+                folder.rmdir()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -255,7 +259,8 @@ def load_run(path: Path) -> Run:
     try:
         return _structured(_parsed((path / RUN_FILE if path.is_dir() else path).read_text("utf-8")), path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{path}: not a run's record: {RUN_FILE} is not there", _NAME_A_RUN) from error
+        missing = f"{RUN_FILE} is not there" if path.is_dir() else "there is no such folder"
+        raise UsageError(f"{path}: not a run's record: {missing}", _NAME_A_RUN) from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}", "see to its permissions") from error
     except (ValueError, RecursionError) as error:

@@ -29,7 +29,8 @@ def registry() -> Iterator[Registry]:
 
 
 def check_refused(cpost: Cpost, definition: Path, payload: Path, image: str, words: str) -> None:
-    done = cpost(definition, payload).ended(5)
+    done = cpost(definition, payload, "--metrics_dir", payload.parent / "new/metrics").ended(5)
+    assert not (payload.parent / "new").exists()
     assert image in done.err
     assert words in done.err
     assert "docker login" in done.err

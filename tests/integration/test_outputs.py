@@ -219,7 +219,28 @@ def test_full_disk(cpost: Cpost, pipeline: Pipeline, op: Operator, payload: Path
     assert len(harness.rows_of(small_disk / "a_final_result.csv", torn_allowed=True)) > 20
 
 
+def test_a_full_work_folder_is_told_with_the_end_of_the_log(
+    cpost: Cpost, pipeline: Pipeline, op: Operator, payload: Path, metrics: Path, small_disk: Path
+) -> None:
+    write = "dd if=/dev/zero of=/out/full bs=1k count=500"
+    definition = pipeline(op("a", "sh", "-c", write, output=[{"path": "/out"}]))
+    done = cpost(definition, payload, "--metrics_dir", metrics, "-q", env={"TMPDIR": str(small_disk)}).ended(1)
+    assert f"cpost: warning: a: the disk at {small_disk}, which its output folders are on, is full: " in done.err
+    assert "The last lines of the log of a:\n  | " in done.err
+    assert "No space left on device" in done.err
+    assert "of the log" not in done.out
+
+
 # ---------------------------------------------------------------- before anything runs
+
+
+def test_a_temporary_folder_that_is_not_there(cpost: Cpost, two: Path, payload: Path, metrics: Path) -> None:
+    done = cpost(two, payload, "--metrics_dir", metrics, env={"TMPDIR": "/no/such"}).ended(5)
+    assert done.err == (
+        "cpost: error: TMPDIR cannot be used: /no/such is no folder\n"
+        "  what to do: name another folder, or unset TMPDIR\n"
+    )
+    assert not metrics.exists()
 
 
 @pytest.mark.parametrize("address", ["unix:///no/such.sock", "tcp://127.0.0.1:1"])

@@ -235,7 +235,7 @@ def moved_to(definition: Path, text: str, folder: Path) -> None:
 
 def test_a_definition_that_runs_something_else_is_refused(sized: Sized, cpost: Cpost, tmp_path: Path) -> None:
     folder = copied(sized.folder, tmp_path / "copy", {})
-    changed = (sized.folder.parent / "p.yaml").read_text().replace("burn 600", "burn 700")
+    changed = (sized.folder.parent / "p.yaml").read_text().replace("burn 300", "burn 301")
     moved_to(tmp_path / "p.yaml", changed, folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert "is not what it was when it was measured" in cpost("verify", folder).ended(2).err

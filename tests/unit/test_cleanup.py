@@ -70,6 +70,7 @@ def plain_user() -> Iterator[Path]:
 def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where temporary folders are looked for."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("TMPDIR", raising=False)
     return tmp_path
 
 
@@ -253,3 +254,26 @@ def test_a_slice_is_stopped_with_systemd_first(groups: Hierarchies, monkeypatch:
     assert remove_group("cpost_x.slice", groups.group("cpost_x.slice"))
     assert remove_group("cpost_x", groups.group("cpost_x"))
     assert called == [["systemctl", "stop", "cpost_x.slice"]]
+
+
+# ---------------------------------------------------------------- the work folder
+
+
+def test_the_work_folder_is_where_it_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", f"{tmp_path}/x/../")
+    assert cleanup.work_folder("a") == tmp_path / "a"
+    monkeypatch.delenv("TMPDIR")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert cleanup.work_folder("a").parent.is_dir()
+
+
+@pytest.mark.parametrize(("name", "why"), [("none", "is no folder"), ("/proc", "may not be written to, or is full")])
+def test_no_other_disk_is_filled_than_the_one_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, why: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+    with pytest.raises(HostError, match=f"TMPDIR cannot be used: .*{name} {why}"):
+        cleanup.work_folder("a")
+    monkeypatch.setattr(tempfile, "tempdir", None)

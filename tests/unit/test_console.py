@@ -67,6 +67,24 @@ def test_a_failure_is_told_with_its_code_cause_and_log(capsys: pytest.CaptureFix
     assert [line for line in text.splitlines() if line.startswith("  | ")] == [f"  | line {i}" for i in range(10, 20)]
 
 
+def test_a_log_is_shown_even_when_quiet(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    how = result(Outcome.FAILED, cause="exit code 3", exit_code=3, log_tail=("no such file",))
+    Console(quiet=True).operator_ends(record(result=how, recommendation=REFUSED), series, kept=True)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "The last lines of the log of a:\n  | no such file\n"
+
+
+def test_places_are_shown_without_detours(capsys: pytest.CaptureFixture[str], series: Path) -> None:
+    detour = series.parent / "x/.."
+    (series.parent / "x").mkdir()
+    Console().operator_ends(record(), detour / series.name, kept=True)
+    Console().run_ends(run(options=Options(metrics_dir=str(detour)), complete=True))
+    text = said(capsys)
+    assert f"Results are stored in {series}\n" in text
+    assert f"The record is in {series.parent}/run.json" in text
+
+
 def test_the_end_says_why_there_is_no_recommendation(capsys: pytest.CaptureFixture[str]) -> None:
     failed = record(result=result(Outcome.FAILED, cause="killed", exit_code=137), recommendation=REFUSED)
     Console(quiet=True).run_ends(run(failed, complete=True))

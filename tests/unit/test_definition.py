@@ -129,6 +129,23 @@ def test_what_is_missing_is_reported_all_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_file_of_no_format_is_told_which_there_are(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("foo: 1\n")
+    with pytest.raises(DefinitionError) as caught:
+        load(tmp_path / "p.yaml")
+    (problem,) = caught.value.problems
+    assert problem.message == "this is no pipeline of any format that cpost reads"
+    assert all(name in problem.hint for name in ("Clara", "Kubernetes", "Argo", "Compose"))
+
+
+@pytest.mark.parametrize("text", ["a: [\n", "a: b\n@c\n", "a: 'b\n", "a:\n- b: [}\n"])
+def test_what_is_not_yaml_has_a_remedy(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(DefinitionError, match="not valid YAML") as caught:
+        load(tmp_path / "p.yaml")
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("rest", ["", "operators:\n", "operators: []\n", "operators:\n-\n"])
 def test_a_pipeline_needs_operators(tmp_path: Path, rest: str) -> None:
     ((_, message, _),) = faults(tmp_path, "api-version: 0.4.0\nname: p\n" + rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,14 @@ def test_what_is_ill_comes_with_a_remedy(examine: Examine, subject: str, ill: di
     finding = examine(**ill)[subject]
     assert finding.verdict is verdict
     assert finding.remedy
+
+
+def test_a_temporary_folder_that_is_passed_over_is_a_failure(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "none"))
+    found = examine(facts=HostError("no Docker engine answers", "start it"))["disk"]
+    assert (found.verdict, found.text) == (Verdict.FAILURE, f"TMPDIR cannot be used: {tmp_path}/none is no folder")
 
 
 def test_podman_is_called_by_its_name(examine: Examine) -> None:

@@ -221,7 +221,14 @@ def test_references_are_split_for_the_sdk(reference: str, wanted: tuple[str, str
         ),
         ("('Connection aborted.', FileNotFoundError(2, 'No such file or directory'))", "no such socket", "docker.io"),
         ("('Connection aborted.', ConnectionRefusedError(111, 'Connection refused'))", "refused", "systemctl start"),
-        ("Name or service not known", "Name or service not known", "DOCKER_HOST"),
+        ("Name or service not known", "somewhere: Name or service not known", "DOCKER_HOST"),
+        (
+            "HTTPConnectionPool(host='x', port=1): Max retries exceeded with url: /v (Caused by NameResolutionError"
+            "(\"HTTPConnection(host='x', port=1): Failed to resolve 'x' ([Errno -2] Name unknown)\"))",
+            "somewhere: Name unknown",
+            "DOCKER_HOST",
+        ),
+        ("Install paramiko package to enable ssh:// support", "does not speak SSH", "ssh -NL"),
     ],
 )
 def test_without_an_engine_the_hint_fits_the_failure(
@@ -236,7 +243,19 @@ def test_without_an_engine_the_hint_fits_the_failure(
         Engine()
     assert "no Docker engine answers at unix:///somewhere" in caught.value.message
     assert what in caught.value.message
+    assert "Pool" not in caught.value.message
     assert remedy in caught.value.hint
+
+
+def test_an_engine_of_another_host_is_not_started_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise docker.errors.DockerException("NewConnectionError('...: [Errno 111] Connection refused')")
+
+    monkeypatch.setenv("DOCKER_HOST", "tcp://far:2375")
+    monkeypatch.setattr(docker, "APIClient", refuse)
+    with pytest.raises(HostError, match="the connection was refused") as caught:
+        Engine()
+    assert "systemctl" not in caught.value.hint
 
 
 def test_a_missing_socket_in_earnest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

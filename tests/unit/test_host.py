@@ -98,6 +98,13 @@ def test_throttling_for_heat_is_told(fake: FakeHost, tmp_path: Path) -> None:
     assert "throttled" in warning
 
 
+@pytest.mark.parametrize(("free", "full"), [(2**20 - 1, ["/"]), (2**20, []), (None, [])])
+def test_disks_without_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int | None, full: list[str]) -> None:
+    monkeypatch.setattr(Path, "is_mount", lambda path: str(path) == "/")
+    monkeypatch.setattr(host, "free_bytes", lambda _: free)
+    assert host.full_disks([str(tmp_path), "/no/such/folder"]) == full
+
+
 def test_free_space_of_a_folder_that_is_not_there_is_unknown() -> None:
     assert host.free_bytes("/no/such/folder") is None
     assert (host.free_bytes("/") or 0) > 0

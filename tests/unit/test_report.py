@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -322,6 +324,30 @@ Pipeline demo (2 operators, in the order of execution)
      tells     CLARA_TRITON_URI=<its address>:8000
    cannot run  typed"""
     )
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "set -e\nexit 0\n",
+        "it's\ta \\n",
+        "\x1b[2Jd",
+        "\x85ff",
+        "\u202ereverse",
+        "plain",
+        "a b",
+        "größer",
+        "$HOME\n",
+        "e\udcff",
+    ],
+)
+def test_a_command_of_a_plan_can_be_copied(word: str) -> None:
+    text = plan_text(Plan(pipeline(), (step(command=("printf", "%s", word)),)), {"img:1": True}, {})
+    (command,) = (line.partition("command")[2].strip() for line in text.splitlines() if " command " in line)
+    assert command.isprintable()
+    env = {**os.environ, "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, env=env)
+    assert done.stdout == os.fsencode(word)
 
 
 def test_a_plan_without_an_engine_says_so() -> None:

@@ -469,6 +469,23 @@ def test_no_operator_s_name_leads_to_another_one_s_file(
     folder.close()
 
 
+def test_a_folder_made_for_results_that_never_came_goes(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a/b/c", OPERATORS, overwrite=False)
+    folder.prepare()
+    folder.close()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    RunFolder(tmp_path / "mine", OPERATORS, overwrite=False).close()
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_a_folder_that_is_not_there_is_told_apart_from_one_without_a_record(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a run's record: run\.json is not there"):
+        load_run(tmp_path)
+    with pytest.raises(UsageError, match="not a run's record: there is no such folder"):
+        load_run(tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     "name", ["a_repeat.csv", "a_repeat0.csv", "a_repeat01.csv", "b_repeat1.csv", "a_repeat1.csv.gz", "a_repeat1_x.csv"]
 )

@@ -30,6 +30,7 @@ _BY_KEYS = (
 )
 _COMPILED = "a Kubeflow pipeline compiled to an Argo workflow"
 _COMPILERS = "pipelines.kubeflow.org/"
+_CLARA_KEYS = ("api-version", "name", "operators", "orchestrator")
 
 
 class OtherFormatError(DefinitionError):
@@ -74,6 +75,10 @@ def detect(documents: Sequence[Node]) -> Format:
             raise OtherFormatError([Problem(root.origin.file, each.origin.line, each.origin.column, message, hint)])
     if isinstance(root.get("services"), Fields) and not root.key("container"):
         return Format.COMPOSE
+    if not any(root.key(key) for key in _CLARA_KEYS):
+        raise OtherFormatError(
+            [Problem(root.origin.file, 1, 1, "this is no pipeline of any format that cpost reads", HINT)]
+        )
     return Format.CLARA
 
 

@@ -189,7 +189,7 @@ def _syntax_hint(lines: str, problem: str) -> str:
         return "this looks like a template of another tool (Helm, Jinja): render it first, and give cpost the result"
     if "mapping values are not allowed" in problem:
         return 'put text that contains ": " in quotes, and check the indentation'
-    return ""
+    return "see to quotes, brackets and indentation there, and in the lines before"
 
 
 # ---------------------------------------------------------------- text -> tree

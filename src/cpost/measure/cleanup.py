@@ -168,8 +168,25 @@ def has_link(path: Path, *, below: Path) -> bool:
 
 
 def work_folder(name: str) -> Path:
-    """Where a run keeps what it does not hand to the user."""
-    return Path(tempfile.gettempdir()) / name
+    """Where a run keeps what it does not hand to the user.
+
+    Raises:
+        HostError: see `temporary_folder`.
+    """
+    return temporary_folder() / name
+
+
+def temporary_folder() -> Path:
+    """The folder for temporary files.
+
+    Raises:
+        HostError: another one was asked for, and cannot be used: a run must not fill a disk that nobody named.
+    """
+    chosen, asked = Path(tempfile.gettempdir()).absolute(), os.environ.get("TMPDIR")
+    if asked and os.path.normpath(chosen) != os.path.abspath(asked):  # noqa: PTH100 (as `tempfile` makes it)
+        why = "may not be written to, or is full" if Path(asked).is_dir() else "is no folder"
+        raise HostError(f"TMPDIR cannot be used: {asked} {why}", "name another folder, or unset TMPDIR")
+    return chosen
 
 
 def _dead_run(name: str) -> str | None:

@@ -10,6 +10,9 @@ from cpost.terminal import visible
 FREE_ENGINE_DISK = "free space on the engine's disk (docker system df tells what is used), then start again"
 
 
+_LOOK_THERE = "see whether it runs there (docker version), and what DOCKER_HOST says"
+
+
 def printable(text: str) -> str:
     """A line of a stranger's, made safe for a terminal."""
     return visible(text.rstrip("\r").replace("\t", "    "))
@@ -28,8 +31,19 @@ def no_engine(address: str, error: Exception) -> HostError:
         hint = "install and start Docker (Debian, Ubuntu: sudo apt-get install docker.io), or set DOCKER_HOST"
         return HostError(f"{message}: there is no such socket", f"{hint}; `cpost exec -- COMMAND` needs none")
     if "refused" in text:
-        return HostError(f"{message}: the connection was refused", "start it: sudo systemctl start docker")
-    return HostError(f"{message}: {text}", "see whether it runs (docker version), and what DOCKER_HOST says")
+        local = address.startswith("unix:")
+        start = "start it: sudo systemctl start docker"
+        return HostError(f"{message}: the connection was refused", start if local else _LOOK_THERE)
+    if "paramiko" in text:
+        forward = "ssh -NL /tmp/engine.sock:/var/run/docker.sock HOST, and DOCKER_HOST=unix:///tmp/engine.sock"
+        return HostError(f"{message}: cpost does not speak SSH", f"forward its socket: {forward}")
+    return HostError(f"{message}: {_reason(text)}", _LOOK_THERE)
+
+
+def _reason(text: str) -> str:
+    """What the system said, of all that the libraries between wrap around it."""
+    said = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    return said[1] if said else printable(text.removeprefix("Error while fetching server API version: "))
 
 
 def pull_failed(reference: str, reason: str) -> HostError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +14,14 @@ import psutil
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.gpu_watch import GpuFacts
 from cpost.model import HostFacts
-from cpost.units import US_PER_S, format_mb
+from cpost.units import MIB, US_PER_S, format_mb
 
 if TYPE_CHECKING:
     from cpost.measure.engine import EngineFacts
 
 _BUSY_SHARE = 0.20
 _SHORTEST_JUDGED_S = 1.0
+_NO_ROOM_BYTES = MIB
 _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
 _THROTTLE_COUNTS = "devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 
@@ -108,6 +110,16 @@ def free_bytes(folder: str) -> int | None:
         return int(psutil.disk_usage(folder).free)
     except OSError:
         return None
+
+
+def full_disks(folders: Iterable[str]) -> list[str]:
+    """Where the disks are mounted that hold these folders and have no room left."""
+    disks = dict.fromkeys(_disk_of(Path(folder)) for folder in folders)
+    return [str(disk) for disk in disks if (free := free_bytes(str(disk))) is not None and free < _NO_ROOM_BYTES]
+
+
+def _disk_of(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.parents) if each.is_mount() or each == each.parent)
 
 
 class HostWatch:

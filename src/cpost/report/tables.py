@@ -352,4 +352,16 @@ def _series_line(cells: Sequence[str]) -> str:
 
 
 def _quoted(command: Sequence[str]) -> str:
-    return visible(shlex.join(command))
+    """A command in one line, as a shell would read it."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _escaped_word(word) for word in command)
+
+
+def _escaped_word(word: str) -> str:
+    r"""A word with line breaks and the like: bash reads $'a\n'."""
+    return f"$'{''.join(map(_escaped, word))}'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    return f"\\u{ord(char):04x}" if "\x80" <= char <= "\x9f" else visible(char)
