@@ -289,6 +289,10 @@ def test_the_readme_and_the_help_name_every_exit_code(code: int) -> None:
     assert re.search(rf"\b{code}\b", cli.help.partition("Exit codes")[2])
 
 
+def test_the_readme_installs_this_version() -> None:
+    assert set(re.findall(r"cpost-([\d.]+)-py3", README)) == {cpost.__version__}
+
+
 # ---------------------------------------------------------------- how it ends
 
 
