@@ -165,9 +165,9 @@ class _CommandSession:
                 begun.append(at_end.enter_context(contextlib.closing(self._begin(folder, beside))))
                 return begun[0]
 
-            result = measure_command(step, bench, begin)
+            result = watch.judged(measure_command(step, bench, begin))
             usage = begun[0].finish(result)
-            warnings = watch.warnings(result.totals.cpu_us if result.totals else None) + gpus.problems(step.operator)
+            warnings = gpus.problems(step.operator)
             warnings += remarks(facts.gpus, usage.gpus, given=0) if usage else ()
         result = replace(result, warnings=(*result.warnings, *warnings))
         advice = recommend(options.policy, result, usage, step.memory_limit_bytes)

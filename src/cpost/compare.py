@@ -37,7 +37,8 @@ from cpost.model import (
     SubjectDifferences,
     Usage,
     busiest,
-    cpu_certainty,
+    cpu_rate_certainty,
+    cpu_time_certainty,
     fullest,
     need_certainty,
     peak_certainty,
@@ -126,9 +127,11 @@ def certainty(figure: Figure, subject: Subject) -> Certainty:
 def _certainty(figure: Figure, run: Repeat) -> Certainty:
     if figure.of_gpu or figure is Figure.WALL_NS:
         return Certainty.EXACT
-    if figure is Figure.MEMORY_PEAK_BYTES and run.usage is not None:
+    if run.usage is not None and figure.of_cpu_rate:
+        return cpu_rate_certainty(run.result, run.usage)
+    if run.usage is not None and figure is Figure.MEMORY_PEAK_BYTES:
         return peak_certainty(run.result, run.usage)
-    return need_certainty(run.result) if figure.of_memory else cpu_certainty(run.result)
+    return need_certainty(run.result) if figure.of_memory else cpu_time_certainty(run.result)
 
 
 def _grain(figure: Figure) -> float:
@@ -238,7 +241,7 @@ def _operator(record: OperatorRecord) -> Subject:
     return Subject(
         record.operator,
         record.image,
-        Declared(record.declared, record.declared_limits),
+        Declared(record.declared, record.declared_limits, site=record.site),
         record.result,
         record.recommendation,
         record.usage,

@@ -7,7 +7,7 @@ What is needed does not depend on the policy that sized the run, only what is re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
@@ -30,8 +30,9 @@ from cpost.model import (
     Run,
     Usage,
     Verdict,
+    held_up_by_others,
 )
-from cpost.units import MIB, MILLICORES_PER_CORE, format_cores, format_mb, format_seconds
+from cpost.units import MIB, MILLICORES_PER_CORE, format_cores, format_mb, format_seconds, format_size
 
 CPU_NEEDS = {
     "average": Figure.CPU_AVERAGE_PCT,
@@ -53,9 +54,8 @@ def check(
     """
     found = subjects(run)
     checks = [*_whole(run, found)]
-    for subject in found.values():
-        wanted = subject.declared if declared is None else declared.get(subject.name)
-        checks += _of_subject(subject, wanted, bounds)
+    stated = {name: subject.declared for name, subject in found.items()} if declared is None else declared
+    checks += _of_subjects(found, stated, bounds)
     checks += [_unmeasured(name, wanted) for name, wanted in (declared or {}).items() if name not in found]
     if baseline is not None:
         checks += _growths(found, subjects(baseline), bounds)
@@ -92,23 +92,47 @@ def _empty(declared: Declared) -> bool:
 # ---------------------------------------------------------------- one operator or server
 
 
-def _of_subject(subject: Subject, wanted: Declared | None, bounds: Bounds) -> Iterator[Check]:
+def _of_subjects(found: Mapping[str, Subject], declared: Mapping[str, Declared], bounds: Bounds) -> Iterator[Check]:
+    """What each is held to is the most that anybody needs who has the place in the file in common with it."""
+    uses = {name: _uses(subject, bounds) for name, subject in found.items()}
+    users: dict[str, list[str]] = {}
+    for name in found:
+        users.setdefault(_place(name, declared.get(name)), []).append(name)
+    for name, subject in found.items():
+        wanted = declared.get(name)
+        others = [uses[other] for other in users[_place(name, wanted)] if other != name]
+        site = wanted.site if wanted is not None and wanted.site != name else ""
+        for each in _of_subject(subject, wanted, uses[name], others, bounds):
+            yield replace(each, site=site)
+
+
+def _place(name: str, wanted: Declared | None) -> str:
+    return (wanted.site if wanted is not None else "") or name
+
+
+def _of_subject(
+    subject: Subject, wanted: Declared | None, own: _Uses, others: Sequence[_Uses], bounds: Bounds
+) -> Iterator[Check]:
     declares = wanted is not None and not _empty(wanted)
-    if subject.server and not declares:
+    doubts = "; ".join(wanted.doubts) if wanted is not None else ""
+    if subject.server and not declares and not doubts:
         return
     origin = wanted.origin if wanted else None
     reason = _no_figures(subject)
     if reason:
         yield Check(subject.name, Rule.MEASURED, Ruling.FAILED, f"nothing can be said of it: {reason}", origin)
+    else:
+        yield Check(subject.name, Rule.MEASURED, Ruling.PASSED, "measured", origin)
+    if doubts:
+        yield Check(subject.name, Rule.DECLARED, Ruling.SKIPPED, doubts, origin)
+    if reason:
         return
-    yield Check(subject.name, Rule.MEASURED, Ruling.PASSED, "measured", origin)
     if wanted is None:
         yield Check(subject.name, Rule.DECLARED, Ruling.SKIPPED, "measured, but the file does not have it")
-    elif not declares:
+    elif declares:
+        yield from _amounts(subject, wanted, own, others, bounds)
+    elif not doubts:
         yield Check(subject.name, Rule.DECLARED, Ruling.SKIPPED, "it declares nothing", origin)
-    else:
-        for found in _amounts(subject, wanted, bounds):
-            yield replace(found, origin=origin)
 
 
 def _no_figures(subject: Subject) -> str:
@@ -121,11 +145,11 @@ def _no_figures(subject: Subject) -> str:
 
 
 class _Need(NamedTuple):
-    """How much of something is needed; None = not known. `least` = it may be more."""
+    """How much of something is needed; None = not known. `doubt` is why it may be more; empty = it is not."""
 
     amount: int | None
     text: str
-    least: bool = False
+    doubt: str = ""
 
 
 class _Kind(NamedTuple):
@@ -135,72 +159,134 @@ class _Kind(NamedTuple):
     slack: int
 
 
-def _amounts(subject: Subject, wanted: Declared, bounds: Bounds) -> Iterator[Check]:
+class _Use(NamedTuple):
+    """How much of something one user of a place needs, and what is recommended for it; None = no number."""
+
+    need: _Need
+    recommended: int | None
+
+
+_Uses = Mapping[Rule, _Use]
+
+
+def _uses(subject: Subject, bounds: Bounds) -> _Uses:
+    """What a subject needs, by the rule that is applied to what is declared of it."""
     usage, advice = subject.usage, subject.advice
-    assert usage is not None, "who has no usage has been refused"
+    reason = _no_figures(subject)
+    if usage is None or reason:
+        return dict.fromkeys(_KINDS, _Use(_Need(None, reason), None))
     cpu, memory = _cpu_need(subject, usage, bounds.cpu_need), _memory_need(subject, usage)
-    gpus = _gpu_need(usage, advice.requests)
-    requests, limits, asked, capped = advice.requests, advice.limits, wanted.requests, wanted.limits
+    requests, limits = advice.requests, advice.limits
     of_cpu, of_memory = requests.cpu_millicores, requests.memory_bytes
-    judge = _Judge(subject.name, bounds.max_over)
-    yield judge.request(Rule.CPU_REQUEST, asked.cpu_millicores, cpu, of_cpu, _CPU)
-    yield judge.request(Rule.MEMORY_REQUEST, asked.memory_bytes, memory, of_memory, _MEMORY)
-    if asked.gpu_count != ALL_GPUS and (asked.gpu_count or gpus.amount is not None):
-        yield judge.request(Rule.GPU_REQUEST, asked.gpu_count, gpus, requests.gpu_count, _GPUS)
-    if capped.cpu_millicores is not None:
-        yield judge.limit(Rule.CPU_LIMIT, capped.cpu_millicores, cpu, limits.cpu_millicores or of_cpu, _CPU)
-    if capped.memory_bytes is not None:
-        yield judge.limit(Rule.MEMORY_LIMIT, capped.memory_bytes, memory, limits.memory_bytes or of_memory, _MEMORY)
+    return {
+        Rule.CPU_REQUEST: _Use(cpu, of_cpu),
+        Rule.MEMORY_REQUEST: _Use(memory, of_memory),
+        Rule.GPU_REQUEST: _Use(_gpu_need(usage, requests), requests.gpu_count),
+        Rule.CPU_LIMIT: _Use(cpu, limits.cpu_millicores or of_cpu),
+        Rule.MEMORY_LIMIT: _Use(memory, limits.memory_bytes or of_memory),
+    }
+
+
+def _amounts(
+    subject: Subject, wanted: Declared, own: _Uses, others: Sequence[_Uses], bounds: Bounds
+) -> Iterator[Check]:
+    requests, limits = wanted.requests, wanted.limits
+    amounts = {
+        Rule.CPU_REQUEST: requests.cpu_millicores,
+        Rule.MEMORY_REQUEST: requests.memory_bytes,
+        Rule.GPU_REQUEST: requests.gpu_count,
+        Rule.CPU_LIMIT: limits.cpu_millicores,
+        Rule.MEMORY_LIMIT: limits.memory_bytes,
+    }
+    for rule, declared in amounts.items():
+        if _plays_a_part(rule, declared, own[rule]):
+            judge = _Judge(subject.name, rule, own[rule], [each[rule] for each in others], bounds.max_over)
+            found = judge.request(declared) if rule in _REQUESTS else judge.limit(declared)
+            yield replace(found, origin=wanted.origins.get(rule, wanted.origin))
+
+
+def _plays_a_part(rule: Rule, declared: int | None, own: _Use) -> bool:
+    if rule is Rule.GPU_REQUEST:
+        return declared != ALL_GPUS and (bool(declared) or own.need.amount is not None)
+    return rule in _REQUESTS or declared is not None
 
 
 class _Judge(NamedTuple):
-    """Holds one amount against what is needed of it."""
+    """Holds one amount against what is needed of it.
+
+    Attributes:
+        own: what the subject needs.
+        others: likewise, those that have the amount in common with it.
+    """
 
     subject: str
+    rule: Rule
+    own: _Use
+    others: Sequence[_Use]
     max_over: Fraction
 
-    def request(self, rule: Rule, declared: int | None, need: _Need, recommended: int | None, of: _Kind) -> Check:
-        """Too little, too much, or right; what is recommended is never too much."""
-        if declared is None:
-            return Check(
-                self.subject,
-                rule,
-                Ruling.SKIPPED,
-                "not declared" + _advice(recommended, of),
-                needed=need.amount,
-                recommended=recommended,
-            )
-        found = self.limit(rule, declared, need, recommended, of)
-        if found.verdict is not Ruling.PASSED or not self._over(declared, need, recommended, of):
+    def request(self, declared: int | None) -> Check:
+        """Too little, too much, or right; what is recommended is never too much, nor is what another one needs."""
+        found = self.limit(declared)
+        if declared is None or found.verdict is Ruling.FAILED or not self._over(declared):
             return found
         words = f"more than {_number(self.max_over)} times that"
-        if need.least:
-            return replace(found, verdict=Ruling.SKIPPED, text=f"{found.text}: {words}, but more may be needed")
-        return replace(found, verdict=Ruling.FAILED, text=f"{found.text}: {words}{_advice(recommended, of)}")
+        doubts = [use.need.doubt for use in (self.own, *self.others) if use.need.doubt]
+        if doubts:
+            text = f"{self._held(declared)}: {words}, but more may be needed ({doubts[0]})"
+            return replace(found, verdict=Ruling.SKIPPED, text=text)
+        return replace(found, verdict=Ruling.FAILED, text=f"{found.text}: {words}{self._advice()}")
 
-    def _over(self, declared: int, need: _Need, recommended: int | None, of: _Kind) -> bool:
-        if need.amount is None:
-            return False
-        fine = max(math.floor(self.max_over * need.amount), need.amount + of.slack, recommended or 0)
-        return declared > fine
-
-    def limit(self, rule: Rule, declared: int, need: _Need, recommended: int | None, of: _Kind) -> Check:
+    def limit(self, declared: int | None) -> Check:
         """Too little, or not."""
+        need = self.own.need
         made = Check(
             self.subject,
-            rule,
+            self.rule,
             Ruling.PASSED,
-            f"{of.show(declared)} declared, {need.text} needed",
+            "",
             declared=declared,
             needed=need.amount,
-            recommended=recommended,
+            recommended=self._recommended(),
         )
+        if declared is None:
+            return replace(made, verdict=Ruling.SKIPPED, text=f"not declared{self._advice()}")
         if need.amount is None:
-            verdict = Ruling.SKIPPED if rule is Rule.GPU_REQUEST else Ruling.FAILED
-            return replace(made, verdict=verdict, text=f"{of.show(declared)} declared, and {need.text}")
-        if declared >= need.amount:
-            return made
-        return replace(made, verdict=Ruling.FAILED, text=f"{made.text}: too little{_advice(recommended, of)}")
+            verdict = Ruling.SKIPPED if self.rule is Rule.GPU_REQUEST else Ruling.FAILED
+            return replace(made, verdict=verdict, text=f"{self._show(declared)} declared, and {need.text}")
+        text = self._held(declared)
+        if declared < need.amount:
+            return replace(made, verdict=Ruling.FAILED, text=f"{text}: too little{self._advice()}")
+        if need.doubt:
+            text += f": as much as was seen, but more may be needed ({need.doubt})"
+            return replace(made, verdict=Ruling.SKIPPED, text=text)
+        return replace(made, text=text)
+
+    def _held(self, declared: int) -> str:
+        return f"{self._show(declared)} declared, {self.own.need.text} needed"
+
+    def _over(self, declared: int) -> bool:
+        """Whether nobody who has the amount can have a use for it; where a need is not known, nobody knows."""
+        fine = [self._enough(use) for use in (self.own, *self.others)]
+        return all(each is not None and declared > each for each in fine)
+
+    def _enough(self, use: _Use) -> int | None:
+        need = use.need.amount
+        if need is None:
+            return None
+        return max(math.floor(self.max_over * need), need + _KINDS[self.rule].slack, use.recommended or 0)
+
+    def _recommended(self) -> int | None:
+        """The most that is recommended for anybody who has the amount."""
+        known = [use.recommended for use in (self.own, *self.others) if use.recommended is not None]
+        return max(known, default=None)
+
+    def _advice(self) -> str:
+        recommended = self._recommended()
+        return f"; recommended: {self._show(recommended)}" if recommended is not None else ""
+
+    def _show(self, amount: int) -> str:
+        return _KINDS[self.rule].show(amount)
 
 
 def _cpu_need(subject: Subject, usage: Usage, which: str) -> _Need:
@@ -210,23 +296,28 @@ def _cpu_need(subject: Subject, usage: Usage, which: str) -> _Need:
         return _Need(None, "its CPU rate could not be measured")
     millicores = math.ceil(round(percent * MILLICORES_PER_CORE / 100, 6))
     name = which if which == "average" else f"{which} of {format_seconds(usage.window_ns)} windows"
-    return _need(millicores, name, certainty(CPU_NEEDS[which], subject), _CPU)
+    return _need(subject, usage, CPU_NEEDS[which], millicores, f"{_cores(millicores)} ({name})")
 
 
 def _memory_need(subject: Subject, usage: Usage) -> _Need:
     """The need; where it is not known the peak."""
     if usage.need_peak_bytes is not None:
-        sure = certainty(Figure.NEED_PEAK_BYTES, subject)
-        return _need(usage.need_peak_bytes, "need peak", sure, _MEMORY)
+        text = f"{format_mb(usage.need_peak_bytes)} (need peak)"
+        return _need(subject, usage, Figure.NEED_PEAK_BYTES, usage.need_peak_bytes, text)
     if usage.memory_bytes.maximum is None:
         return _Need(None, "its memory could not be measured")
     peak = "highest sample" if usage.peaks_sampled else "kernel peak"
-    sure = certainty(Figure.MEMORY_PEAK_BYTES, subject)
-    return _need(math.ceil(usage.memory_bytes.maximum), f"{peak}, need unknown", sure, _MEMORY)
+    amount = math.ceil(usage.memory_bytes.maximum)
+    return _need(subject, usage, Figure.MEMORY_PEAK_BYTES, amount, f"{format_mb(amount)} ({peak}, need unknown)")
 
 
-def _need(amount: int, name: str, sure: Certainty, of: _Kind) -> _Need:
-    return _Need(amount, f"{sure.value}{of.show(amount)} ({name})", sure is Certainty.AT_LEAST)
+def _need(subject: Subject, usage: Usage, figure: Figure, amount: int, text: str) -> _Need:
+    sure = certainty(figure, subject)
+    doubt = ""
+    if sure is Certainty.AT_LEAST:
+        busy = figure.of_cpu_rate and held_up_by_others(usage)
+        doubt = f"{usage.others_cpu_share:.0%} of the host's CPUs were busy with other work" if busy else _UNSEEN
+    return _Need(amount, f"{sure.value}{text}", doubt)
 
 
 def _gpu_need(usage: Usage, advice: Resources) -> _Need:
@@ -234,10 +325,6 @@ def _gpu_need(usage: Usage, advice: Resources) -> _Need:
     if advice.gpu_count is None or not any(gpu.used for gpu in usage.gpus):
         return _Need(None, "it was seen on none: how many it needs is not known")
     return _Need(advice.gpu_count, f"{_gpus(advice.gpu_count)} (those that it was seen on)")
-
-
-def _advice(recommended: int | None, of: _Kind) -> str:
-    return f"; recommended: {of.show(recommended)}" if recommended is not None else ""
 
 
 def _cores(millicores: int) -> str:
@@ -248,7 +335,16 @@ def _gpus(count: int) -> str:
     return f"{count} GPU"
 
 
-_CPU, _MEMORY, _GPUS = _Kind(_cores, 100), _Kind(format_mb, 64 * MIB), _Kind(_gpus, 0)
+_CPU, _MEMORY, _GPUS = _Kind(_cores, 100), _Kind(format_size, 64 * MIB), _Kind(_gpus, 0)
+_KINDS = {
+    Rule.CPU_REQUEST: _CPU,
+    Rule.MEMORY_REQUEST: _MEMORY,
+    Rule.GPU_REQUEST: _GPUS,
+    Rule.CPU_LIMIT: _CPU,
+    Rule.MEMORY_LIMIT: _MEMORY,
+}
+_REQUESTS = (Rule.CPU_REQUEST, Rule.MEMORY_REQUEST, Rule.GPU_REQUEST)
+_UNSEEN = "not all of its life was seen"
 
 
 def _number(factor: Fraction) -> str:
@@ -308,5 +404,7 @@ def _growth(rule: Rule, name: str, found: Difference, bounds: Bounds) -> Check:
     if Fraction(found.after) - Fraction(found.before) <= bounds.max_growth * Fraction(found.before):
         return Check(name, rule, Ruling.PASSED, text)
     verdict, excuse = _EXCUSED.get(found.meaning, (Ruling.FAILED, ""))
+    if verdict is Ruling.FAILED and found.before_certainty is Certainty.AT_LEAST:
+        verdict, excuse = Ruling.SKIPPED, "but the baseline may have used as much: more than its figure is not known"
     above = f"grown by more than {_number(bounds.max_growth * 100)} %"
     return Check(name, rule, verdict, f"{text}: {above}{', ' if excuse else ''}{excuse}")

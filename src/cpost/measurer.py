@@ -114,12 +114,9 @@ class Containers:
         # An engine may turn out to be elsewhere only once a container runs.
         seen = result.totals.source if result.totals else ""
         here = self._bench.elsewhere is None and seen != ENGINE_STATS
-        warnings = (
-            *result.warnings,
-            *(_without_room(step) if here and result.outcome is not Outcome.COMPLETED else ()),
-        )
-        used_us = result.totals.cpu_us + measured.beside_cpu_us if result.totals else None
-        return replace(result, warnings=(*warnings, *(watch.warnings(used_us) if here else ())))
+        room = _without_room(step) if here and result.outcome is not Outcome.COMPLETED else ()
+        result = replace(result, warnings=(*result.warnings, *room))
+        return watch.judged(result, measured.beside_cpu_us) if here else result
 
     def _by_ids(self, step: Step) -> Step:
         """The step with ids for the names of images, its servers' too: a tag may be moved meanwhile."""
@@ -193,6 +190,7 @@ class Measurer:
         self._cpus = cpus
         self._audience = audience
         self._shared: list[ServerRecorder] = []
+        self._others_share: float | None = None  # the largest of all runs: shared servers were there in each
 
     def once(
         self, step: Step, earlier: int, warnings: Iterable[str] = (), open_series: OpenSeries | None = None
@@ -211,9 +209,12 @@ class Measurer:
         with contextlib.closing(recording):
             result = self._subject.measure(step, recording, earlier)
             usage = recording.finish(result)
+            share = result.others_cpu_share
             servers = tuple(
-                self._server_record(each, names[each.name], step.operator, result.outcome) for each in recording.servers
+                self._server_record(each, names[each.name], step.operator, result.outcome, share)
+                for each in recording.servers
             )
+        self._others_share = max((each for each in (share, self._others_share) if each is not None), default=None)
         remarks = self._subject.remarks(step, usage)
         result = replace(result, warnings=(*result.warnings, *remarks, *warnings))
         return Once(result, usage, servers, series.last, self.named(series.path))
@@ -245,19 +246,24 @@ class Measurer:
         records = []
         for recorder in self._shared:
             with contextlib.closing(recorder):
-                records.append(self._server_record(recorder, images[recorder.name], "an operator", outcome))
+                of_all = ("an operator", outcome, self._others_share)
+                records.append(self._server_record(recorder, images[recorder.name], *of_all))
         return tuple(records)
 
-    def _server_record(self, recorder: ServerRecorder, image: str, operator: str, outcome: Outcome) -> ServerRecord:
+    def _server_record(
+        self, recorder: ServerRecorder, image: str, operator: str, outcome: Outcome, others_share: float | None
+    ) -> ServerRecord:
         """The record of a server that has ended.
 
         Args:
             image: its name.
             operator, outcome: whom it served, and how that ended: of a load that was not whole nothing follows.
+            others_share: see `StepResult.others_cpu_share`.
         """
         policy = self._options.policy
         problems = self._subject.problems(recorder.name)
-        record = recorder.record(policy, image, kept=self._options.metrics_dir is not None, problems=problems)
+        kept = self._options.metrics_dir is not None
+        record = recorder.record(policy, image, kept=kept, problems=problems, others_share=others_share)
         if outcome is not Outcome.COMPLETED and record.recommendation.status is Advice.OK:
             return replace(record, recommendation=refuse(policy, f"{operator}, which it served, did not end well"))
         return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from pathlib import PurePath
@@ -118,6 +118,28 @@ def execution_order(operators: tuple[Operator, ...]) -> Iterator[Operator]:
         operator = operators[heapq.heappop(ready)]
         yield operator
         sorter.done(operator.name)
+
+
+def needed(operators: tuple[Operator, ...], names: Collection[str]) -> tuple[Operator, ...]:
+    """Of all operators these and those that have to run before them, in the order written.
+
+    That are whoever's outputs they read or whose end they wait for, and what comes before them in the order of
+    execution and writes to a volume that they have in common.
+    """
+    by_name = {operator.name: operator for operator in operators}
+    earlier: dict[str, set[str]] = {}
+    for operator in execution_order(operators):
+        sharing = [name for name in earlier if _volumes(by_name[name], written=True) & _volumes(operator)]
+        befores = {*operator.upstream, *operator.after, *sharing}
+        earlier[operator.name] = befores.union(*(earlier[before] for before in befores))
+    wanted = set(names).union(*(earlier[name] for name in names))
+    return tuple(operator for operator in operators if operator.name in wanted)
+
+
+def _volumes(operator: Operator, *, written: bool = False) -> set[str]:
+    """Names of the fresh folders that an operator, or what runs beside it, sees; or may write to."""
+    every = (volume for each in (operator, *operator.companions) for volume in each.volumes)
+    return {each.name for each in every if not each.source and not (written and each.read_only)}
 
 
 class _Planner:

@@ -21,10 +21,11 @@ from cpost.model import (
     Resources,
     StepResult,
     Usage,
+    held_up_by_others,
 )
 from cpost.model.definition import WHOLE_CORES, Granularity
 from cpost.model.gpu import GpuMemorySource, GpuUsage
-from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_mb, format_percent, round_up
+from cpost.units import MB, MIB, MILLICORES_PER_CORE, format_limit, format_mb, format_percent, round_up
 
 _DEFAULT_DEV_SHM_BYTES = 64 * MIB
 _FEWEST_LOOKS = 20  # a second of looks, before "never seen" is taken for an answer
@@ -47,6 +48,7 @@ _DOUBTS = {
     PROCESS_TREE: "measured by the process tree: memory is an estimate (shared pages count several times, file cache "
     "and kernel memory do not), and what peaked between samples was not seen",
 }
+_BUSY = "the host was busy with other work: more CPU may be needed; measure again when it is quiet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def peak(usage: Usage, policy: PeakPolicy) -> Recommendation:
     reasons = (
         f"{_CPU_REASON} highest {window_ms} ms window {format_percent(cpu)}, {_rounded(policy.cpu_step_millicores)}",
         f"{_MEMORY_REASON} {_peak_name(usage)} {format_mb(memory)} + {format_mb(policy.memory_margin_bytes)}, "
-        f"rounded up to {format_mb(policy.memory_step_bytes)} steps",
+        f"rounded up to {format_limit(policy.memory_step_bytes)} steps",
     )
     return Recommendation(policy.name, Advice.OK, requests, requests, reasons)
 
@@ -165,8 +167,8 @@ def recommend(
         )
     advice = _with_dev_shm(POLICIES[policy](usage, steps), usage.dev_shm_peak_bytes)
     advice = _with_gpus(advice, usage.gpus, declared_gpus or 0, given_gpus)
-    doubt = _DOUBTS.get(result.totals.source if result.totals else "")
-    return replace(advice, reasons=(*advice.reasons, doubt)) if doubt and advice.status is Advice.OK else advice
+    doubts = [_DOUBTS.get(result.totals.source if result.totals else ""), _BUSY if held_up_by_others(usage) else ""]
+    return replace(advice, reasons=(*advice.reasons, *filter(None, doubts))) if advice.status is Advice.OK else advice
 
 
 def sized_server(usage: Usage | None, load: Usage | None) -> Usage | None:

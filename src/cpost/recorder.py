@@ -273,16 +273,20 @@ class ServerRecorder:
         """See `ServerObserver`."""
         self._ended = result, triton
 
-    def record(self, policy: str, image: str, *, kept: bool, problems: Sequence[str] = ()) -> ServerRecord:
+    def record(
+        self, policy: str, image: str, *, kept: bool, problems: Sequence[str] = (), others_share: float | None = None
+    ) -> ServerRecord:
         """All that is known of it; call once, after its end.
 
         Args:
             image: its name, where the server was started by id.
             kept: its series stays.
             problems: what could not be read of the GPUs meanwhile.
+            others_share: see `StepResult.others_cpu_share`.
         """
         server, step = self._server, self._server.step
         result, triton = self._ended or (StepResult(step.operator, Outcome.FAILED, "it was not started"), None)
+        result = replace(result, others_cpu_share=others_share)
         usage = self._series.finish(result)
         idle, load = self._phases.finish()
         remarks = gpu_usage.remarks(self._gpus.gpus, usage.gpus, 0, server=True) if usage else ()

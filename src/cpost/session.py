@@ -21,7 +21,7 @@ from cpost.measure.engine import Engine
 from cpost.measure.gpu_watch import gpu_facts
 from cpost.measure.sampler import SamplingProcess
 from cpost.model import Advice, Operator, OperatorRecord, Options, Outcome, Pipeline, Plan, Run, Verdict
-from cpost.plan import Place, images_of, make_plan
+from cpost.plan import Place, images_of, make_plan, needed
 from cpost.preflight import by_format, check_folders, check_runnable, models_of
 from cpost.search import SearchPlan
 from cpost.treatment import Proving, Searching, Sizing, Treatment
@@ -144,6 +144,12 @@ def search_pipeline(
     names = {operator.name for operator in pipeline.operators}
     for name in sorted(plan.operators - names):
         raise UsageError(f"the pipeline has no operator {name}", f"it has {', '.join(sorted(names))}")
+    if plan.operators:
+        kept = needed(pipeline.operators, plan.operators)
+        left = [operator.name for operator in pipeline.operators if operator not in kept]
+        if left:
+            observer.note(f"Not run, as nothing of theirs is needed: {', '.join(left)}")
+        pipeline = replace(pipeline, operators=kept)
     return _execute(pipeline, options, observer, interrupts, Searching(plan))
 
 

@@ -141,7 +141,13 @@ FIGURES: dict[Figure, Read] = {  # as the fields of `Spreads`
 }
 
 
-_PEAKS = ("need_peak_bytes", "working_set_peak_bytes", "dev_shm_peak_bytes", "cache_peak_bytes")
+_PEAKS = (
+    "need_peak_bytes",
+    "working_set_peak_bytes",
+    "dev_shm_peak_bytes",
+    "cache_peak_bytes",
+    "others_cpu_share",
+)
 _GPU_AVERAGES = ("busy_average_pct", "memory_average_bytes", "power_average_mw", "sm_clock_average_mhz")
 _GPU_PEAKS = (
     "busy_maximum_pct",

@@ -128,6 +128,22 @@ def format_binary(size_bytes: int) -> str:
     return str(size_bytes)
 
 
+def format_size(size_bytes: int) -> str:
+    """Print an amount that stands in a file, or goes into one, exactly: "512.000 MB", "144Mi", "1000000001 bytes"."""
+    text = format_limit(size_bytes)
+    return text if text.endswith("Mi") or size_bytes % 1000 == 0 else f"{size_bytes} bytes"
+
+
+def format_limit(size_bytes: int) -> str:
+    """Print a limit in megabytes, but what is whole Mi and not whole megabytes as it was meant: "144Mi"."""
+    return format_binary(size_bytes) if size_bytes % MB and size_bytes % MIB == 0 else format_mb(size_bytes)
+
+
+def format_request(size_bytes: int) -> str:
+    """Print likewise an amount as Clara writes it, whose megabytes have no unit: "1,280", but "144Mi"."""
+    return format_size(size_bytes) if size_bytes % MB else f"{size_bytes // MB:,}"
+
+
 def format_percent(value: float) -> str:
     """Print a CPU share (100 = one core) with three decimals, as the first cpost did: "124.714 %"."""
     return f"{value:.3f} %"

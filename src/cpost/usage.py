@@ -133,6 +133,7 @@ class UsageBuilder:
             dev_shm_peak_bytes=self._dev_shm_peak,
             cache_peak_bytes=self._cache_peak,
             peaks_sampled=totals.memory_peak_bytes is None or totals.source in (PROCESS_TREE, ENGINE_STATS),
+            others_cpu_share=result.others_cpu_share,
         )
 
     # ------------------------------------------------------------ CPU

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ def check(
 
     console = Console()
     run, earlier = load_run(run_dir), None if baseline is None else _loaded(baseline, console)
-    wanted = None if file is None else _declared(file, run)
+    wanted = _as_recorded(run) if file is None else _declared(file, run)
     report = gate.check(run, Bounds(max_over, max_growth, cpu_need), wanted, earlier)
     console.note(_rendered(report, form))
     sys.exit(ExitCode.GATE_FAILED if report.failed else ExitCode.OK)
@@ -111,6 +112,25 @@ def _loaded(folder: Path, console: Console) -> Run:
     if not run.complete:
         console.warn(f"{folder}: the run is partial, it was stopped by {run.stopped_by or 'an error'}")
     return run
+
+
+def _as_recorded(run: Run) -> dict[str, Declared]:
+    """What the record has; with the places in the file that was run, where that is there as it was."""
+    from cpost.compare import subjects
+    from cpost.definition.declared import declared
+    from cpost.definition.loading import load
+    from cpost.errors import DefinitionError
+
+    kept = {name: subject.declared for name, subject in subjects(run).items()}
+    file = Path(run.pipeline_file)
+    try:
+        there = declared(file) if run.pipeline_digest and load(file).digest == run.pipeline_digest else {}
+    except DefinitionError:
+        there = {}
+    return {
+        name: replace(there[name], requests=each.requests, limits=each.limits) if name in there else each
+        for name, each in kept.items()
+    }
 
 
 def _declared(file: Path, run: Run) -> dict[str, Declared]:

@@ -317,6 +317,14 @@ def test_how_sure_a_figure_is(source: str, tail_ms: int, wall_ms: int | None, cp
     assert certainty(Figure.MEMORY_PEAK_BYTES, sampled) is (need if need is Certainty.ESTIMATE else Certainty.AT_LEAST)
 
 
+@pytest.mark.parametrize(("share", "sure"), [(None, "EXACT"), (0.2, "EXACT"), (0.21, "AT_LEAST")])
+def test_beside_other_work_rates_are_lower_bounds_and_cpu_time_is_not(share: float | None, sure: str) -> None:
+    (one,) = subjects(run(record(usage=usage(others_cpu_share=share)))).values()
+    rates = (Figure.CPU_AVERAGE_PCT, Figure.CPU_P95_PCT, Figure.CPU_P99_PCT, Figure.CPU_MAXIMUM_PCT)
+    assert {certainty(figure, one) for figure in rates} == {Certainty[sure]}
+    assert {certainty(figure, one) for figure in Figure if figure not in rates} == {Certainty.EXACT}
+
+
 def test_over_repeats_a_figure_is_as_sure_as_the_least_sure() -> None:
     runs = [
         repeat(n, 2, result=result(totals=totals(source=source))) for n, source in enumerate(("kernel", "engine stats"))

@@ -144,6 +144,7 @@ def test_the_gate_s_keys_are_promised() -> None:
         "checks": [
             {
                 "subject": "a",
+                "site": "a",
                 "rule": "memory_request",
                 "verdict": "failed",
                 "text": "1 MB declared: 100 % off",

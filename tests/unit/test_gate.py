@@ -191,6 +191,123 @@ def test_where_the_end_was_not_seen_more_may_be_needed(tail_ns: int, verdict: Ru
     assert (">= 100.000 MB (need peak)" in found(much, Rule.MEMORY_REQUEST).text) == (verdict is SKIPPED)
 
 
+def test_of_a_lower_bound_nobody_knows_whether_a_request_is_enough() -> None:
+    seen = result(totals=totals(source=ENGINE_STATS))
+    right = judged(Resources(1000, 100 * MB), Resources(1000, 100 * MB), result=seen)
+    for rule in (Rule.CPU_REQUEST, Rule.MEMORY_REQUEST, Rule.CPU_LIMIT, Rule.MEMORY_LIMIT):
+        one = found(right, rule)
+        assert one.verdict is SKIPPED
+        assert one.text.endswith("as much as was seen, but more may be needed (not all of its life was seen)")
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(None, FAILED), (0.2, FAILED), (0.21, SKIPPED)])
+def test_on_a_busy_host_the_cpu_that_is_needed_is_a_lower_bound(share: float | None, verdict: Ruling) -> None:
+    stated = {"usage": usage(31.0, 300 * MB, need_peak_bytes=100 * MB, others_cpu_share=share)}
+    much = judged(Resources(8000, 8000 * MB), **stated)
+    cpu, memory = found(much, Rule.CPU_REQUEST), found(much, Rule.MEMORY_REQUEST)
+    assert (cpu.verdict, memory.verdict) == (verdict, FAILED)
+    assert (">= 0.31 CPU" in cpu.text) == (verdict is SKIPPED)
+    assert ">=" not in memory.text
+    little = judged(Resources(309), **stated)
+    assert found(little, Rule.CPU_REQUEST).verdict is FAILED
+    enough = found(judged(Resources(310), **stated), Rule.CPU_REQUEST)
+    assert enough.verdict is (SKIPPED if verdict is SKIPPED else PASSED)
+    assert ("(21% of the host's CPUs were busy with other work)" in enough.text) == (verdict is SKIPPED)
+
+
+def test_growth_from_a_lower_bound_may_be_none() -> None:
+    def side(cpu: float, share: float) -> Run:
+        return whole(record(usage=usage(cpu, others_cpu_share=share), result=result(totals=totals(10**6))))
+
+    grown = check(side(100.0, 0.0), USUAL, baseline=side(31.0, 0.9))
+    assert found(grown, Rule.CPU_GROWTH).verdict is SKIPPED
+    assert "the baseline may have used as much" in found(grown, Rule.CPU_GROWTH).text
+    assert found(check(side(100.0, 0.9), USUAL, baseline=side(31.0, 0.0)), Rule.CPU_GROWTH).verdict is FAILED
+    assert found(grown, Rule.CPU_TIME_GROWTH).verdict is PASSED
+
+
+# ---------------------------------------------------------------- one place for several
+
+
+def uses(declared: int, *needs: int, **given: Any) -> GateReport:
+    """Operators a, b, ... that are uses of one template, and need so many MB; twice that is recommended."""
+    records = [
+        record(
+            name,
+            usage=usage(1.0, need * MB, need_peak_bytes=need * MB),
+            recommendation=advice(10, 2 * need * MB),
+            declared=Resources(10, declared * MB),
+            site="work",
+            **given,
+        )
+        for name, need in zip("abc", needs, strict=False)
+    ]
+    return check(whole(*records), USUAL)
+
+
+def test_a_place_is_held_to_the_most_that_any_of_its_uses_needs() -> None:
+    apart = uses(600, 20, 300)
+    assert not apart.failed
+    assert found(apart, Rule.MEMORY_REQUEST, "a").verdict is PASSED
+    assert (found(apart, Rule.MEMORY_REQUEST, "a").site, found(apart, Rule.MEMORY_REQUEST, "a").recommended) == (
+        "work",
+        600 * MB,
+    )
+    little = uses(299, 20, 300)
+    assert found(little, Rule.MEMORY_REQUEST, "a").verdict is PASSED
+    assert found(little, Rule.MEMORY_REQUEST, "b").verdict is FAILED
+    much = uses(901, 20, 300)
+    for name in "ab":
+        assert found(much, Rule.MEMORY_REQUEST, name).verdict is FAILED
+        assert found(much, Rule.MEMORY_REQUEST, name).text.endswith("recommended: 600.000 MB")
+
+
+def test_what_an_unknown_use_needs_is_never_too_much() -> None:
+    records = [
+        record("a", usage=usage(1.0, 20 * MB), declared=Resources(memory_bytes=900 * MB), site="work"),
+        record("b", usage=None, recommendation=REFUSED, declared=Resources(memory_bytes=900 * MB), site="work"),
+    ]
+    report = check(whole(*records), USUAL)
+    assert found(report, Rule.MEMORY_REQUEST, "a").verdict is PASSED
+    assert found(report, Rule.MEASURED, "b").verdict is FAILED
+    alone = check(whole(replace(records[0], site="")), USUAL)
+    assert found(alone, Rule.MEMORY_REQUEST, "a").verdict is FAILED
+
+
+def test_a_doubt_about_one_use_is_one_about_the_place() -> None:
+    first, second = (
+        record(name, usage=usage(31.0, others_cpu_share=share), declared=Resources(8000), site="work")
+        for name, share in (("a", 0.0), ("b", 0.9))
+    )
+    report = check(whole(first, second), USUAL)
+    assert found(report, Rule.CPU_REQUEST, "a").verdict is found(report, Rule.CPU_REQUEST, "b").verdict is SKIPPED
+    assert found(check(whole(first), USUAL), Rule.CPU_REQUEST, "a").verdict is FAILED
+
+
+# ---------------------------------------------------------------- what the file says
+
+
+def test_a_misspelt_key_is_told_whatever_else_is_found() -> None:
+    doubts = ('unknown key "memroy" in requests: did you mean "memory"? (line 3)',)
+    for wanted in (Declared(Resources(1000), doubts=doubts), Declared(doubts=doubts)):
+        one = found(check(whole(record()), USUAL, {"a": wanted}), Rule.DECLARED)
+        assert (one.verdict, one.text) == (SKIPPED, doubts[0])
+
+
+def test_an_amount_is_told_at_its_own_place() -> None:
+    wanted = Declared(Resources(1, 1), origin=ORIGIN, site="svc", origins={Rule.MEMORY_REQUEST: Origin("p.yaml", 9, 5)})
+    report = check(whole(record()), USUAL, {"a": wanted})
+    assert found(report, Rule.MEMORY_REQUEST).origin == Origin("p.yaml", 9, 5)
+    assert found(report, Rule.CPU_REQUEST).origin == ORIGIN
+    assert found(report, Rule.MEMORY_REQUEST).site == "svc"
+    assert found(check(whole(record()), USUAL, {"a": replace(wanted, site="a")}), Rule.MEMORY_REQUEST).site == ""
+
+
+def test_amounts_are_said_in_the_unit_that_they_are_written_in() -> None:
+    one = found(judged(Resources(memory_bytes=64 * MIB), recommendation=advice(10, 144 * MIB)), Rule.MEMORY_REQUEST)
+    assert one.text == "64Mi declared, 100.000 MB (need peak) needed: too little; recommended: 144Mi"
+
+
 def test_an_estimate_is_marked() -> None:
     report = judged(Resources(memory_bytes=100 * MB), result=result(totals=totals(source=PROCESS_TREE)))
     assert "~ 100.000 MB" in found(report, Rule.MEMORY_REQUEST).text

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from builders import result, totals
 
 from cpost.measure import host
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.engine import EngineFacts
 from cpost.measure.gpu_watch import GpuFacts
 from cpost.measure.host import HostWatch
+from cpost.model import StepResult
 
 CpuTimes = namedtuple("CpuTimes", "user nice system idle iowait irq softirq steal")
 Swap = namedtuple("Swap", "total used sout")
@@ -52,9 +54,15 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
 def warnings(
     fake: FakeHost, change: Callable[[], None], cpu_s: float = 0.0, sysfs: Path = Path("/nowhere")
 ) -> list[str]:
+    return list(judged(fake, change, cpu_s, sysfs).warnings)
+
+
+def judged(
+    fake: FakeHost, change: Callable[[], None], cpu_s: float = 0.0, sysfs: Path = Path("/nowhere"), beside_s: float = 0
+) -> StepResult:
     watch = HostWatch(sysfs)
     change()
-    return watch.warnings(int(cpu_s * 1e6))
+    return watch.judged(result(totals=totals(int(cpu_s * 1e6))), int(beside_s * 1e6))
 
 
 def test_a_quiet_host_gives_no_warning(fake: FakeHost) -> None:
@@ -64,6 +72,14 @@ def test_a_quiet_host_gives_no_warning(fake: FakeHost) -> None:
 def test_other_work_is_what_the_operator_did_not_do(fake: FakeHost) -> None:
     (warning,) = warnings(fake, lambda: fake.pass_time(10, busy=28), cpu_s=8)
     assert "busy with other work: 50% of its 4 CPUs" in warning
+    assert "measure again when it is quiet" in warning
+
+
+def test_what_others_had_is_in_the_result(fake: FakeHost) -> None:
+    assert judged(fake, lambda: fake.pass_time(10, busy=28), cpu_s=8).others_cpu_share == 0.5
+    assert judged(fake, lambda: fake.pass_time(10, busy=28), cpu_s=8, beside_s=20).others_cpu_share == 0
+    assert judged(fake, lambda: fake.pass_time(0.9, busy=3.6)).others_cpu_share is None
+    assert judged(fake, lambda: fake.pass_time(10, busy=7), cpu_s=8).others_cpu_share == 0  # clocks differ a little
 
 
 def test_a_fifth_of_the_host_is_let_pass(fake: FakeHost) -> None:
@@ -78,7 +94,8 @@ def test_too_short_a_time_is_not_judged(fake: FakeHost) -> None:
 def test_without_the_operator_s_total_its_work_is_not_called_other_work(fake: FakeHost) -> None:
     watch = HostWatch(Path("/nowhere"))
     fake.pass_time(10, busy=40)
-    assert watch.warnings(None) == []
+    found = watch.judged(result(warnings=("kept",)))
+    assert (found.warnings, found.others_cpu_share) == (("kept",), None)
 
 
 def test_swapping_is_told(fake: FakeHost) -> None:

@@ -16,23 +16,28 @@ from builders import MB, REFUSED, advice, record, repeat, result, run, usage
 
 from browser.pages import HOSTILE, make_run, write_series
 from cpost.model import (
+    Enforced,
     Format,
+    MemoryChoice,
     Options,
     Outcome,
     RepeatKind,
     Resources,
     Run,
+    Search,
     Statistic,
     Totals,
+    Trial,
     Verdict,
     Verification,
 )
 from cpost.report.charts import MEGABYTES, PERCENT, Chart, Level, Line, Mark, clock
-from cpost.report.details import operator_facts
+from cpost.report.details import operator_facts, operator_tables
 from cpost.report.overview import summary
 from cpost.report.page import is_page, render
 from cpost.report.sections import Source
 from cpost.report.view import Cell
+from cpost.units import MIB
 
 HOUR = 360_000
 VOID = {"meta", "link", "br", "img", "input"}
@@ -144,6 +149,80 @@ def test_declared_and_recommended_stand_side_by_side() -> None:
     assert rows["bad"]["CPU recommended"].text == "none"
     assert operator_facts(grown)[-1].small == "declared: cpu 1, memory 128"
     assert operator_facts(capped)[-1].small == "declared: cpu 0.25; limits: cpu 0.5, memory 64"
+
+
+def test_amounts_of_other_formats_keep_the_number_that_the_file_has(tmp_path: Path) -> None:
+    sized = replace(advice(), requests=Resources(250, 144 * MIB))
+    made = record("a", declared=Resources(10, 64 * MIB), declared_limits=Resources(20, 96 * MIB), recommendation=sized)
+    (row,) = summary([("", run(made))]).rows
+    assert Cell("64Mi", small="limit 96Mi") in row
+    assert Cell("144Mi", "raise", "from 64Mi") in row
+    fact = operator_facts(made)[-1]
+    assert (fact.value, fact.small) == (
+        "cpu 0.25, memory 144Mi",
+        "declared: cpu 0.01, memory 64Mi; limits: cpu 0.02, memory 96Mi",
+    )
+    write_series(tmp_path / "a.csv", 300)
+    text = page_of(run(replace(made, series_file="a.csv", result=result(wall_ns=3 * 10**9))), tmp_path).text
+    assert "recommended 144Mi" in text
+    assert "151" not in text
+
+
+def test_cpu_beside_other_work_is_marked_wherever_it_stands() -> None:
+    busy = usage(31.0, others_cpu_share=0.9)
+    made = record("a", usage=busy, result=result(totals=Totals("kernel", 10**6)))
+    table = summary([("", run(made))])
+    titles = [f"{column.group} {column.title}".strip() for column in table.columns]
+    cells = {title: cell.text for title, cell in zip(titles, table.rows[0], strict=True)}
+    assert (cells["CPU average %"], cells["CPU highest %"], cells["Memory, MB peak"]) == (">= 31.0", ">= 31.0", "1.0")
+    assert [fact.value for fact in operator_facts(made)[1:3]] == [">= 31.0 %", ">= 31.0 %"]
+    (figures,) = operator_tables(made, Options())
+    shown = {row[0].text: row[1].text for row in figures.rows}
+    assert (shown["CPU, p95"], shown["CPU time"]) == (">= 31.000 %", "1.000 s")
+
+
+def test_warnings_of_runs_under_limits_are_on_the_page(tmp_path: Path) -> None:
+    trial = Trial((Enforced("a", Resources(1000)),), Verdict.SLOW, "took longer", result(warnings=("it was busy",)))
+    proof = Verification(Verdict.SLOW, 10**9, 0.1, (trial,))
+    assert "run 1: it was busy" in page_of(run(record(verification=proof)), tmp_path).text
+
+
+@pytest.mark.parametrize(
+    ("ended", "verdict", "complete", "state"),
+    [
+        (0, Verdict.HOLDS, True, "complete"),
+        (1, Verdict.HOLDS, True, "complete, 1 ended badly"),
+        (0, Verdict.SLOW, True, "complete, 1 did not hold"),
+        (1, Verdict.BROKEN, False, "partial, 1 ended badly, 1 did not hold"),
+        (0, Verdict.HOLDS, False, "partial"),
+    ],
+)
+def test_the_badge_says_what_became_of_all(
+    ended: int, verdict: Verdict, complete: bool, state: str, tmp_path: Path
+) -> None:
+    trials = (Trial((Enforced("a", Resources(1000)),), verdict, "", result()),)
+    proven = record("a", verification=Verification(verdict, None, 0.1, trials))
+    other = record("b", result=result(Outcome.FAILED if ended else Outcome.COMPLETED))
+    page = page_of(run(proven, other, complete=complete), tmp_path)
+    assert f" {state} " in page.text.replace("\n", " ")
+    badge = next(attributes for tag, attributes in page.elements if attributes.get("class", "").startswith("state"))
+    assert badge["class"] == ("state good" if state == "complete" else "state bad")
+
+
+def test_how_long_operators_ran_is_no_time_between_runs(tmp_path: Path) -> None:
+    """Hours lay between the run and its verification."""
+    trial = Trial((Enforced("a", Resources(1000)),), Verdict.HOLDS, "", result(wall_ns=6 * 10**9))
+    smaller = replace(trial, result=result(wall_ns=2 * 10**9))
+    proven = record(
+        "a",
+        result=result(wall_ns=5 * 10**9),
+        verification=Verification(Verdict.HOLDS, None, 0.1, (trial,)),
+        search=Search(None, 0.1, MemoryChoice((smaller,)), None),
+    )
+    twice = record("b", repeats=tuple(repeat(n, 2, result=result(wall_ns=10**9)) for n in (1, 2)))
+    text = page_of(run(proven, twice, ended_at="2026-01-01T09:00:00.000+00:00"), tmp_path).text
+    assert re.search(r"Operators ran for\s+15[.]0 s\s+in 5 runs", text)
+    assert re.search(r"Requests to change\s+-\s+none is both declared and recommended", text)
 
 
 def test_a_need_that_is_a_bound_is_marked_wherever_it_stands() -> None:

@@ -37,7 +37,7 @@ from cpost.model import (
     VolumeConnection,
 )
 from cpost.outputs import OutputFolders
-from cpost.plan import Place, execution_order, host_ceiling_bytes, images_of, make_plan, servers_of
+from cpost.plan import Place, execution_order, host_ceiling_bytes, images_of, make_plan, needed, servers_of
 
 MIB = 2**20
 GIB = 2**30
@@ -489,3 +489,30 @@ def test_a_companion_sees_what_it_reads() -> None:
         Mount("/kept/a/out/file", "/in", read_only=True),
         Mount("/shared/volumes/v", "/v", read_only=False),
     )
+
+
+# ---------------------------------------------------------------- a part of a pipeline
+
+
+def only(names: str, *operators: Operator) -> str:
+    return "".join(each.name for each in needed(operators, names))
+
+
+def test_what_comes_before_is_needed_and_what_comes_after_is_not() -> None:
+    chain = (reads("d", "c"), reads("b", "a"), operator("a"), reads("c", "b"), operator("x"))
+    assert [only(name, *chain) for name in "abcdx"] == ["a", "ba", "bac", "dbac", "x"]
+    assert only("bx", *chain) == "bax"
+
+
+def test_whose_end_is_waited_for_is_needed() -> None:
+    assert only("c", operator("a"), operator("b", after=("a",)), operator("c", after=("b",))) == "abc"
+
+
+def test_who_writes_to_a_common_volume_before_is_needed() -> None:
+    def using(name: str, **given: Any) -> Operator:
+        return operator(name, volumes=(Volume("data", "/data", **given),))
+
+    assert only("c", using("a"), using("b", read_only=True), using("c"), using("d")) == "ac"
+    assert only("c", using("a", source="/host"), using("c")) == "c"
+    beside = operator("a", companions=(using("s"),))
+    assert only("c", beside, using("c", read_only=True)) == "ac"

@@ -407,6 +407,12 @@ def test_a_sampled_peak_is_no_kernel_peak_and_its_doubts_are_said(policy: str, s
     assert not any("kernel peak" in reason for reason in made.reasons)
 
 
+@pytest.mark.parametrize(("share", "said"), [(None, False), (0.2, False), (0.21, True)])
+def test_a_recommendation_of_a_busy_host_says_so(share: float | None, said: bool) -> None:
+    made = recommend("peak", result(), usage(others_cpu_share=share))
+    assert any("the host was busy with other work" in reason for reason in made.reasons) == said
+
+
 def test_exact_totals_leave_no_doubt() -> None:
     assert len(recommend("peak", result(totals=totals()), usage()).reasons) == 2
     refused = recommend("peak", result(totals=totals(source="engine stats")), usage(memory=None))

@@ -301,6 +301,20 @@ def test_a_single_run_has_its_servers_beside_it(served: Place) -> None:
     assert served.audience.told == ["web starts", "all starts"]
 
 
+def test_servers_share_what_others_had_of_the_host(served: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of one operator as that one's run; one of several as the worst of theirs."""
+    shares = iter((0.9, 0.1))
+    monkeypatch.setattr(
+        measurer.host.HostWatch, "judged", lambda _, one, __: replace(one, others_cpu_share=next(shares))
+    )
+    made = served.run(repeat=2)
+    assert [each.servers[0].usage.others_cpu_share for each in made.repeats if each.servers[0].usage] == [0.9, 0.1]
+    assert made.servers[0].usage is not None
+    assert made.servers[0].usage.others_cpu_share == 0.9
+    (shared,) = served.measuring.shared_records({"pipeline__all": "img:2"}, Outcome.COMPLETED)
+    assert shared.result.others_cpu_share == 0.9
+
+
 def test_each_run_has_a_fresh_server_whose_series_stays(served: Place) -> None:
     made = served.run(repeat=3, warmup=1)
     names = ["seg__web_warmup1.csv", "seg__web_repeat1.csv", "seg__web_repeat2.csv", "seg__web_final_result.csv"]
@@ -412,7 +426,8 @@ def test_how_busy_this_host_was_is_said_of_what_ran_on_it(
     nothing: Any = None
     bench = Bench(nothing, nothing, nothing, "r", {}, "n", None, "cgroupfs", False, 10**7, Interrupts(), NO_GPUS)
     monkeypatch.setattr(measurer, "measure_step", lambda *_, **__: Measured(result(totals=totals(source=source))))
-    monkeypatch.setattr(measurer.host.HostWatch, "warnings", lambda *_: ["this host was busy"])
+    busy = ("this host was busy",)
+    monkeypatch.setattr(measurer.host.HostWatch, "judged", lambda _, one, __: replace(one, warnings=busy))
     made = Containers(bench, nothing, {"img:1": "sha256:1"}, (), nothing).measure(step(), nothing, 0)
     assert made.warnings == said
 

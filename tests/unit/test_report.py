@@ -198,6 +198,7 @@ def test_the_final_grid_marks_what_failed() -> None:
     ("outcome", "code", "marks"),
     [
         (Outcome.COMPLETED, 0, []),
+        (Outcome.COMPLETED, 143, []),  # stopped when its time was over
         (Outcome.FAILED, 1, ["(Non-zero exitcode)"]),
         (Outcome.OOM_KILLED, 137, ["(Non-zero exitcode)", "(Killed for memory)"]),
         (Outcome.TIMED_OUT, 143, ["(Non-zero exitcode)", "(Timed out)"]),
@@ -377,6 +378,19 @@ def test_a_sampled_figure_is_never_shown_as_exact(source: str, cpu: str, peak: s
     shown = record(result=result(totals=totals(source=source)), usage=replace(usage(), peaks_sampled=True))
     for text in (operator_summary(shown), pipeline_summary([shown])):
         assert [cell.strip() for cell in re.findall(r"[^|]*(?:%|MB)", text)] == [cpu, cpu, "1.000 MB", peak]
+
+
+@pytest.mark.parametrize(("share", "mark"), [(None, ""), (0.2, ""), (0.21, ">= ")])
+def test_cpu_beside_other_work_is_a_lower_bound(share: float | None, mark: str) -> None:
+    busy = usage(31.0, 300 * MB, others_cpu_share=share)
+    server = server_record(usage=busy, load=usage(75.0), idle=usage(1.0))
+    shown = operator_summary(record(usage=busy, servers=(server,)))
+    assert cells(shown, "CPU")[0][1:3] == [f"{mark}31.000 %"] * 2
+    assert cells(shown, "triton: CPU")[0][1:3] == [f"{mark}75.000 %"] * 2
+    assert cells(shown, "triton: CPU idle")[0][1:3] == [f"{mark}1.000 %"] * 2
+    assert cells(shown, "Memory")[0][2] == "300.000 MB"
+    one = repeat(usage=busy, result=result(totals=totals(10**6)))
+    assert f"CPU time 1.000 s, CPU maximum {mark}31.000 %, memory peak" in repeat_line(one)
 
 
 def test_without_the_kernel_s_mark_the_highest_sample_is_a_lower_bound() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cpost.definition.effective import amounts
+from cpost.definition import misspelt
+from cpost.definition.effective import amounts, places
 from cpost.definition.marks import read_source, source_of
 from cpost.definition.sites import find_sites
 from cpost.errors import DefinitionError
-from cpost.model import ALL_GPUS, Resources
+from cpost.model import ALL_GPUS, Resources, Rule
 
 GI = 2**30
 
@@ -228,3 +229,66 @@ def test_what_is_no_file(tmp_path):
     big.write_bytes(b"#" * (1024 * 1024 + 1))
     with pytest.raises(DefinitionError, match="too large"):
         read_source(big)
+
+
+# ---------------------------------------------------------------- misspelt keys
+
+K8S = "apiVersion: v1\nkind: Pod\nmetadata: {name: w}\nspec: {containers: [{name: a, %s}]}\n"
+COMPOSE = "services:\n  a: {image: i, %s}\n"
+CLARA = "operators:\n- {name: a, %s}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (CLARA % "requests: {cpu: 1, memroy: 2}", 'unknown key "memroy" in requests: did you mean "memory"?'),
+        (CLARA % "request: {cpu: 1}", 'unknown key "request": did you mean "requests"?'),
+        (K8S % "resource: {}", 'unknown key "resource": did you mean "resources"?'),
+        (K8S % "resources: {request: {}}", 'unknown key "request" in resources: did you mean "requests"?'),
+        (
+            K8S % "resources: {limits: {Memory: 1Gi}}",
+            'unknown key "Memory" in resources.limits: did you mean "memory"?',
+        ),
+        (COMPOSE % "mem_limits: 5m", 'unknown key "mem_limits": did you mean "mem_limit"?'),
+        (
+            COMPOSE % "deploy: {resources: {limit: {}}}",
+            'unknown key "limit" in deploy.resources: did you mean "limits"?',
+        ),
+        (
+            COMPOSE % "deploy: {resources: {reservations: {cpu: 1}}}",
+            'unknown key "cpu" in deploy.resources.reservations: did you mean "cpus"?',
+        ),
+    ],
+)
+def test_a_key_that_is_nearly_one_of_an_amount_is_told(text, said):
+    ((found, at),) = misspelt.keys(_sites(text)["a"])
+    assert found == said
+    assert text[at:].startswith(found.split('"')[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CLARA % "requests: {cpu: 1, memory: 2, gpu: 1}, services: []",
+        K8S % "resources: {requests: {cpu: 1, example.com/cpus: 1, hugepages-2Mi: 4}, claims: []}, resizePolicy: []",
+        COMPOSE % "memswap_limit: 5m, mem_swappiness: 1, cpu_shares: 2, cpuset: '0', x-cpus: 1",
+        COMPOSE % "deploy: {resources: {limits: {cpus: '1', memory: 1M, pids: 5}, reservations: {devices: []}}}",
+    ],
+)
+def test_keys_that_are_right_are_not(text):
+    assert list(misspelt.keys(_sites(text)["a"])) == []
+
+
+def test_each_amount_has_its_place():
+    text = K8S % "resources: {limits: {cpu: 7, memory: 8}, requests: {cpu: 5}}"
+    assert {rule: text[at] for rule, at in places(_sites(text)["a"]).items()} == {
+        Rule.CPU_REQUEST: "5",
+        Rule.MEMORY_REQUEST: "8",
+        Rule.CPU_LIMIT: "7",
+        Rule.MEMORY_LIMIT: "8",
+    }
+    text = COMPOSE % "mem_limit: 3, deploy: {resources: {limits: {cpus: '4'}}}"
+    assert {rule: text[at] for rule, at in places(_sites(text)["a"]).items()} == {
+        Rule.CPU_LIMIT: "'",
+        Rule.MEMORY_LIMIT: "3",
+    }

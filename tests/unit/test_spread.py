@@ -180,6 +180,13 @@ def test_a_run_in_which_the_gpus_were_not_read_adds_nothing() -> None:
     assert made.gpus == (one,)
 
 
+def test_one_busy_run_makes_all_doubtful() -> None:
+    runs = [repeat(n, 3, usage=usage(others_cpu_share=share)) for n, share in enumerate((0.1, 0.9, None), 1)]
+    made = joined(runs)
+    assert made is not None
+    assert made.others_cpu_share == 0.9
+
+
 def test_warm_ups_are_joined_only_where_there_is_nothing_else() -> None:
     warmup = repeat(1, 1, kind=RepeatKind.WARMUP, usage=usage(900))
     assert joined([warmup, repeat(usage=usage(100))]) == usage(100)

@@ -48,7 +48,7 @@ from cpost.store import (
     load_run,
 )
 
-st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))  # records hold numbers
+st.register_type_strategy(float, st.floats(-1e39, 1e39))  # records hold numbers
 FIGURE = st.none() | st.floats(0, 1e15)
 STATISTICS = st.builds(Statistic, FIGURE, FIGURE, FIGURE, FIGURE, FIGURE)
 USAGES = st.builds(Usage, cpu_pct=STATISTICS, memory_bytes=STATISTICS)

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from cpost.units import (
     format_cores,
     format_cpu_time,
+    format_limit,
     format_mb,
     format_percent,
+    format_request,
     format_seconds,
+    format_size,
     parse_bytes,
     parse_duration_ns,
     parse_factor,
@@ -179,3 +182,19 @@ def test_a_share_is_no_factor(text: str) -> None:
 def test_a_factor_is_no_share(text: str) -> None:
     with pytest.raises(ValueError, match="factor"):
         parse_factor(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "exact", "limit", "asked"),
+    [
+        (768 * 10**6, "768.000 MB", "768.000 MB", "768"),
+        (1280 * 10**6, "1280.000 MB", "1280.000 MB", "1,280"),
+        (144 * 2**20, "144Mi", "144Mi", "144Mi"),
+        (15625 * 2**20, "16384.000 MB", "16384.000 MB", "16,384"),
+        (1_500_000, "1.500 MB", "1.500 MB", "1.500 MB"),
+        (1_000_000_001, "1000000001 bytes", "1000.000 MB", "1000000001 bytes"),
+        (0, "0.000 MB", "0.000 MB", "0"),
+    ],
+)
+def test_amounts_keep_their_number(size: int, exact: str, limit: str, asked: str) -> None:
+    assert (format_size(size), format_limit(size), format_request(size)) == (exact, limit, asked)

@@ -285,3 +285,9 @@ def test_a_window_is_never_shorter_than_the_time_between_samples() -> None:
     usage = made.finish(ended)
     assert usage is not None
     assert usage.window_ns == 10**9
+
+
+def test_what_others_had_of_the_host_goes_with_the_figures() -> None:
+    used = builder_of().finish(result(totals=totals(7), wall_ns=MS, others_cpu_share=0.5))
+    assert used is not None
+    assert used.others_cpu_share == 0.5

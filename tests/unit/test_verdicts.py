@@ -9,12 +9,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from builders import MB, record, run, usage
+from builders import MB, advice, record, run, usage
 from test_cli import called
 
+from cpost.definition import load
 from cpost.errors import ExitCode
 from cpost.model import OperatorRecord, Resources, Statistic
 from cpost.store import RUN_FILE, json_text
+from cpost.units import MIB
 
 DEFINITION = """\
 api-version: 0.4.0
@@ -66,7 +68,7 @@ def test_a_file_s_requests_are_judged_at_their_place(
     assert err == ""
     assert out.splitlines() == [
         "FAILED  a: memory_request: 99.000 MB declared, 100.000 MB (kernel peak, need unknown) needed: too little; "
-        f"recommended: 256.000 MB ({file}:4)",
+        f"recommended: 256.000 MB ({file}:6)",
         f"FAILED  a__one: measured: declared, but not measured in this run ({file}:4)",
         "Gate failed: 5 checks, 3 passed, 2 failed",
     ]
@@ -251,3 +253,81 @@ def test_two_runs_side_by_side(
     data = json.loads(said(capsys)[0])
     assert (data["before"], data["after"]) == ("x", "y")
     assert data["subjects"][0]["figures"]["memory_peak_bytes"]["meaning"] == "single"
+
+
+# ---------------------------------------------------------------- places in the file
+
+WORKFLOW = """\
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: w}
+spec:
+  entrypoint: main
+  templates:
+  - name: main
+    steps:
+    - - {name: one, template: work}
+      - {name: two, template: work}
+  - name: work
+    container:
+      image: i
+      resources:
+        requests: {memory: 80Mi, cpu: 10m}
+        limit: {memory: 80Mi}
+"""
+
+
+def test_a_template_of_several_uses_is_one_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `cpost apply` writes there, the most that any needs, is right for all."""
+    file = tmp_path / "w.yaml"
+    file.write_text(WORKFLOW)
+    records = [
+        record(name, usage=usage(1.0, size, need_peak_bytes=size), recommendation=advice(10, size))
+        for name, size in (("work.one", MB), ("work.two", 80 * MIB))
+    ]
+    made = folder(tmp_path / "run", *records)
+    assert called(monkeypatch, "check", made, str(file)) == ExitCode.OK
+    said(capsys)
+    file.write_text(WORKFLOW.replace("{memory: 80Mi, cpu", "{memory: 79Mi, cpu"))
+    assert called(monkeypatch, "check", made, str(file)) == ExitCode.GATE_FAILED
+    (line,) = [line for line in said(capsys)[0].splitlines() if line.startswith("FAILED")]
+    assert line.startswith(
+        "FAILED  work.two (work in the file): memory_request: 79Mi declared, 83.886 MB (need peak) needed"
+    )
+    assert line.endswith(f"recommended: 80Mi ({file}:15)")
+
+
+def test_misspelt_keys_of_amounts_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "w.yaml"
+    file.write_text(WORKFLOW)
+    called(monkeypatch, "check", folder(tmp_path / "run", record("work.one"), record("work.two")), str(file))
+    doubt = 'unknown key "limit" in resources: did you mean "limits"? (line 16)'
+    assert f"SKIPPED work.one (work in the file): declared: {doubt} ({file}:13)" in said(capsys)[0]
+
+
+def test_without_a_file_the_places_are_those_of_the_file_that_was_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = definition(tmp_path / "p.yaml", 99)
+    low = record(declared=Resources(1000, 99 * MB), usage=usage(memory=100 * MB))
+    stated = {"pipeline_file": file, "pipeline_digest": load(file).digest}
+    made = folder(tmp_path / "run", low, **stated)
+    assert called(monkeypatch, "check", made) == ExitCode.GATE_FAILED
+    assert said(capsys)[0].splitlines()[0].endswith(f"recommended: 256.000 MB ({file}:6)")
+    definition(tmp_path / "p.yaml", 500)  # no longer what was run
+    assert called(monkeypatch, "check", made) == ExitCode.GATE_FAILED
+    assert said(capsys)[0].splitlines()[0].endswith("recommended: 256.000 MB")
+
+
+def test_a_folder_that_is_not_there_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "check", str(tmp_path / "nosuch")) == ExitCode.USAGE
+    assert (
+        said(capsys)[1].splitlines()[0]
+        == f"cpost: error: {tmp_path}/nosuch: not a run's record: there is no such folder"
+    )

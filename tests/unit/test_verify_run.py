@@ -200,6 +200,18 @@ def test_an_operator_that_the_pipeline_lacks_is_not_searched(definition: Path) -
     assert caught.value.hint == "it has first, second"
 
 
+@pytest.mark.parametrize(("wanted", "left"), [("first", "second"), ("second", ""), ("", "")])
+def test_a_search_runs_what_it_needs(definition: Path, wanted: str, left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(session, "_execute", lambda made, *_: ran.extend(each.name for each in made.operators))
+    heard = Audience()
+    audience: Any = heard
+    plan = SearchPlan(frozenset(filter(None, [wanted])), True, True, 9)
+    session.search_pipeline(definition, Options(), plan, audience, Interrupts())
+    assert ran == [name for name in ("first", "second") if name != left]
+    assert heard.told == ([f"note: Not run, as nothing of theirs is needed: {left}"] if left else [])
+
+
 # ---------------------------------------------------------------- exit codes
 
 

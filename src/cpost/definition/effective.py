@@ -12,7 +12,7 @@ from cpost.definition.findings import quoted
 from cpost.definition.marks import Mapping, Node, Scalar, Sequence, resolved
 from cpost.definition.sites import GPU_QUANTITY, QUANTITIES, Format, KeyPath, Site, is_variable
 from cpost.definition.splice import Unsafe
-from cpost.model import ALL_GPUS, Resources
+from cpost.model import ALL_GPUS, Resources, Rule
 
 _RESERVED = ("deploy", "resources", "reservations")
 _COMPOSE_ONLY: tuple[KeyPath, ...] = (("memswap_limit",), ("shm_size",))
@@ -91,6 +91,28 @@ def amounts(site: Site) -> tuple[Resources, Resources]:
         cores if cores is not None else limits.cpu_millicores, size if size is not None else limits.memory_bytes, gpus
     )
     return requests, limits
+
+
+def places(site: Site) -> dict[Rule, int]:
+    """Where in the text each amount stands that the container itself states, by the rule that it is held to."""
+    cpu, memory = QUANTITIES[site.format]["cpu"], QUANTITIES[site.format]["memory"]
+    gpu = QUANTITIES[site.format].get("gpu", GPU_QUANTITY)
+    falling_back = site.format in (Format.KUBERNETES, Format.ARGO)  # there a limit alone is the request, too
+    paths = {
+        Rule.CPU_REQUEST: (*cpu.requests, *(cpu.limits if falling_back else ())),
+        Rule.MEMORY_REQUEST: (*memory.requests, *(memory.limits if falling_back else ())),
+        Rule.GPU_REQUEST: (*gpu.limits, *gpu.requests),
+        Rule.CPU_LIMIT: cpu.limits,
+        Rule.MEMORY_LIMIT: memory.limits,
+    }
+    found = ((rule, next(filter(None, (_scalar(site, path) for path in among)), None)) for rule, among in paths.items())
+    return {rule: node.start for rule, node in found if node is not None}
+
+
+def _scalar(site: Site, path: KeyPath) -> Scalar | None:
+    above = site.container.below(*path[:-1])
+    node = above.get(path[-1]) if above is not None else None
+    return node if isinstance(node, Scalar) else None
 
 
 def _stated(site: Site, paths: tuple[KeyPath, ...], parse: Callable[[str], int]) -> int | None:

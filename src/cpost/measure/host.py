@@ -13,13 +13,12 @@ import psutil
 
 from cpost.measure.cgroup import Hierarchies
 from cpost.measure.gpu_watch import GpuFacts
-from cpost.model import HostFacts
+from cpost.model import BUSY_SHARE, HostFacts, StepResult
 from cpost.units import MIB, US_PER_S, format_mb
 
 if TYPE_CHECKING:
     from cpost.measure.engine import EngineFacts
 
-_BUSY_SHARE = 0.20
 _SHORTEST_JUDGED_S = 1.0
 _NO_ROOM_BYTES = MIB
 _BUSY_FIELDS = ("user", "nice", "system", "irq", "softirq", "steal")
@@ -123,7 +122,7 @@ def _disk_of(folder: Path) -> Path:
 
 
 class HostWatch:
-    """Notes the host's own counters at its construction; `warnings` says what changed since."""
+    """Notes the host's own counters at its construction; `judged` says what changed since."""
 
     def __init__(self, sysfs: Path = Path("/sys")) -> None:
         self._sysfs = sysfs
@@ -131,18 +130,31 @@ class HostWatch:
         self._swapped_out = psutil.swap_memory().sout
         self._throttles = self._throttle_count()
 
-    def warnings(self, operator_cpu_us: int | None) -> list[str]:
-        """What may have bent the numbers of an operator that used this much CPU time in between."""
-        found = []
+    def judged(self, result: StepResult, beside_cpu_us: int = 0) -> StepResult:
+        """The result of a step that ran in between, with what may have bent its numbers.
+
+        Args:
+            beside_cpu_us: CPU time of the servers beside it.
+        """
+        totals = result.totals
+        share = None if totals is None else self._others_share((totals.cpu_us + beside_cpu_us) / US_PER_S)
+        warnings = (*result.warnings, *self._warnings(share))
+        return replace(result, others_cpu_share=share, warnings=warnings)
+
+    def _others_share(self, own_s: float) -> float | None:
         busy_s, all_s = _cpu_seconds()
-        span_s, cpus = all_s - self._all_s, os.cpu_count() or 1
-        if operator_cpu_us is not None and span_s / cpus >= _SHORTEST_JUDGED_S:
-            others_s = busy_s - self._busy_s - operator_cpu_us / US_PER_S
-            if others_s / span_s > _BUSY_SHARE:
-                found.append(
-                    f"the host was busy with other work: {others_s / span_s:.0%} of its {cpus} CPUs "
-                    "(times may be too long and CPU too low, memory is not affected)"
-                )
+        span_s = all_s - self._all_s
+        if span_s / (os.cpu_count() or 1) < _SHORTEST_JUDGED_S:
+            return None
+        return max(0.0, (busy_s - self._busy_s - own_s) / span_s)
+
+    def _warnings(self, others_share: float | None) -> list[str]:
+        found = []
+        if others_share is not None and others_share > BUSY_SHARE:
+            found.append(
+                f"the host was busy with other work: {others_share:.0%} of its {os.cpu_count() or 1} CPUs "
+                "(times may be too long and CPU too low, memory is not affected): measure again when it is quiet"
+            )
         swapped = psutil.swap_memory().sout - self._swapped_out
         if swapped > 0:
             found.append(f"the host swapped out {format_mb(swapped)} meanwhile: memory figures may be too low")

@@ -51,9 +51,12 @@ from cpost.model.definition import (
     VolumeConnection,
 )
 from cpost.model.figures import (
+    BUSY_SHARE,
     Certainty,
     Figure,
-    cpu_certainty,
+    cpu_rate_certainty,
+    cpu_time_certainty,
+    held_up_by_others,
     need_certainty,
     peak_certainty,
 )
@@ -116,6 +119,7 @@ from cpost.model.trial import (
 
 __all__ = [
     "ALL_GPUS",
+    "BUSY_SHARE",
     "ENGINE_STATS",
     "FINE",
     "KERNEL",
@@ -199,8 +203,10 @@ __all__ = [
     "VolumeConnection",
     "allowance_ns",
     "busiest",
-    "cpu_certainty",
+    "cpu_rate_certainty",
+    "cpu_time_certainty",
     "fullest",
+    "held_up_by_others",
     "need_certainty",
     "peak_certainty",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 
@@ -13,13 +14,41 @@ from cpost.model.record import Spread
 _NOTHING = Resources()
 
 
+class Rule(str, Enum):
+    """What the gate looks at; the values are part of its output's format."""
+
+    COMPLETE = "complete"
+    MEASURED = "measured"
+    DECLARED = "declared"
+    CPU_REQUEST = "cpu_request"
+    MEMORY_REQUEST = "memory_request"
+    GPU_REQUEST = "gpu_request"
+    CPU_LIMIT = "cpu_limit"
+    MEMORY_LIMIT = "memory_limit"
+    BASELINE = "baseline"
+    CPU_TIME_GROWTH = "cpu_time_growth"
+    CPU_GROWTH = "cpu_growth"
+    MEMORY_GROWTH = "memory_growth"
+    GPU_MEMORY_GROWTH = "gpu_memory_growth"
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a file, or a record, asks for an operator or server; `origin` is where in the file."""
+    """What a file, or a record, asks for an operator or server.
+
+    Attributes:
+        origin: where in the file.
+        site: what the file calls the place that this stands at, which several operators may have in common.
+        origins: where each amount stands, by the rule that it is held to; of those that the file itself states there.
+        doubts: keys that look like misspelt ones, one line each.
+    """
 
     requests: Resources = _NOTHING
     limits: Resources = _NOTHING
     origin: Origin | None = None
+    site: str = ""
+    origins: Mapping[Rule, Origin] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
 
 class Meaning(str, Enum):
@@ -117,24 +146,6 @@ class Bounds:
     cpu_need: str = "p95"
 
 
-class Rule(str, Enum):
-    """What the gate looks at; the values are part of its output's format."""
-
-    COMPLETE = "complete"
-    MEASURED = "measured"
-    DECLARED = "declared"
-    CPU_REQUEST = "cpu_request"
-    MEMORY_REQUEST = "memory_request"
-    GPU_REQUEST = "gpu_request"
-    CPU_LIMIT = "cpu_limit"
-    MEMORY_LIMIT = "memory_limit"
-    BASELINE = "baseline"
-    CPU_TIME_GROWTH = "cpu_time_growth"
-    CPU_GROWTH = "cpu_growth"
-    MEMORY_GROWTH = "memory_growth"
-    GPU_MEMORY_GROWTH = "gpu_memory_growth"
-
-
 class Ruling(str, Enum):
     """What came of a rule; skipped = nothing could be told, and the text says why."""
 
@@ -150,6 +161,7 @@ class Check:
     Attributes:
         subject: an operator, "operator__server", "pipeline__server" where it is shared, or "run".
         text: one line, without subject and rule.
+        site: what the file calls it, where that is another name.
         declared, needed, recommended: millicores, bytes or GPUs, as the rule has it.
     """
 
@@ -161,6 +173,7 @@ class Check:
     declared: int | None = None
     needed: int | None = None
     recommended: int | None = None
+    site: str = ""
 
 
 @dataclass(frozen=True, slots=True)

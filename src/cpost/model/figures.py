@@ -14,6 +14,8 @@ from cpost.units import NS_PER_S, format_cpu_time, format_mb, format_percent, fo
 # no more of the life than p95 leaves out.
 _SHORT_END_NS = NS_PER_S // 10
 _SHORT_END_PART = 20
+# Of the host's CPU time: above this, others may have had what an operator would have used.
+BUSY_SHARE = 0.20
 
 
 class _Look(NamedTuple):
@@ -51,6 +53,11 @@ class Figure(str, Enum):
         return self in (Figure.MEMORY_PEAK_BYTES, Figure.NEED_PEAK_BYTES, Figure.GPU_MEMORY_PEAK_BYTES)
 
     @property
+    def of_cpu_rate(self) -> bool:
+        """How much of the CPUs it had at a time, which depends on who else wanted them."""
+        return self.value.startswith("cpu_") and self is not Figure.CPU_US
+
+    @property
     def of_gpu(self) -> bool:
         """Known only where there are GPUs."""
         return self in (Figure.GPU_BUSY_AVERAGE_PCT, Figure.GPU_MEMORY_PEAK_BYTES)
@@ -82,9 +89,19 @@ class Certainty(Enum):
     AT_LEAST = ">= "
 
 
-def cpu_certainty(result: StepResult) -> Certainty:
-    """Of its CPU time and rates."""
+def cpu_time_certainty(result: StepResult) -> Certainty:
+    """Of its CPU time, which is the same work's whoever else had the CPUs."""
     return Certainty.AT_LEAST if _end_unseen(result) else Certainty.EXACT
+
+
+def cpu_rate_certainty(result: StepResult, usage: Usage) -> Certainty:
+    """Of its CPU rates: beside other work it may have got less than it would have used."""
+    return Certainty.AT_LEAST if held_up_by_others(usage) else cpu_time_certainty(result)
+
+
+def held_up_by_others(usage: Usage) -> bool:
+    """Whether the host was busy with other work meanwhile."""
+    return usage.others_cpu_share is not None and usage.others_cpu_share > BUSY_SHARE
 
 
 def need_certainty(result: StepResult) -> Certainty:

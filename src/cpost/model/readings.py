@@ -129,6 +129,8 @@ class StepResult:
         exit_code: the container's; None = it has none or it was lost.
         wall_ns: first instruction to the end of the main process.
         log_tail: the last lines that the operator wrote, control characters shown escaped.
+        others_cpu_share: of the CPU time that the host had meanwhile, what went to others than the operator and its
+            servers; None = not looked at, or over too soon to tell.
     """
 
     operator: str
@@ -143,3 +145,4 @@ class StepResult:
     sampling: Sampling | None = None
     log_tail: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    others_cpu_share: float | None = None

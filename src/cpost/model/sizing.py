@@ -38,6 +38,7 @@ class Usage:
         cache_peak_bytes: the most that the kernel could have taken back at one look; it is no part of the need.
         gpus: of each GPU of the host, in the order of its facts.
         peaks_sampled: the kernel's own memory peak is not known, or not to the end: `maximum` is the highest sample.
+        others_cpu_share: of the host's CPU time meanwhile, what went to others; None = not known.
     """
 
     window_ns: int
@@ -49,6 +50,7 @@ class Usage:
     cache_peak_bytes: int | None = None
     gpus: tuple[GpuUsage, ...] = ()
     peaks_sampled: bool = False
+    others_cpu_share: float | None = None
 
 
 class Verdict(str, Enum):

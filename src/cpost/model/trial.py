@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cpost.model.definition import Resources
 from cpost.model.readings import StepResult
 from cpost.model.sizing import Usage, Verdict
-from cpost.units import MIB, NS_PER_S, format_cores, format_mb
+from cpost.units import MIB, NS_PER_S, format_cores, format_limit, format_mb
 
 LEAST_MEMORY_BYTES = 6 * MIB  # engines set no smaller limit
 # A start takes some 10 ms more or less, whatever the operator: less than this is no slowdown.
@@ -38,7 +38,7 @@ class Enforced:
         if self.limits.cpu_millicores is not None:
             parts.append(f"cpu {format_cores(self.limits.cpu_millicores)}")
         if self.limits.memory_bytes is not None:
-            parts.append(f"memory {format_mb(self.limits.memory_bytes)}")
+            parts.append(f"memory {format_limit(self.limits.memory_bytes)}")
         if self.dev_shm_bytes is not None:
             parts.append(f"shared memory {format_mb(self.dev_shm_bytes)}")
         return ", ".join(parts) or "no limits"

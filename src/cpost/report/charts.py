@@ -70,11 +70,20 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A level to compare a line with: what is recommended, a limit, the kernel's own peak."""
+    """A level to compare a line with: what is recommended, a limit, the kernel's own peak.
+
+    Attributes:
+        amount: how its value is said where it has a unit of its own; empty = in the chart's.
+    """
 
     label: str
     style: str
     value: int | None
+    amount: str = ""
+
+    def text(self, unit: Unit) -> str:
+        """Its label and its value."""
+        return f"{self.label} {self.amount or unit.text(self.value or 0)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +186,14 @@ class Chart:
             value = level.value or 0
             percent = max(end, 100 - 100 * value / self.top - _LABEL)
             end = percent + _LABEL
-            placed.append(Placed(percent, f"{level.label} {self.unit.text(value)}", level.style, value=value))
+            placed.append(Placed(percent, level.text(self.unit), level.style, value=value))
         return _within(placed)
 
     @property
     def levels_above(self) -> tuple[str, ...]:
         """Levels that are far above all lines, in words."""
         above = (level for level in self.levels if level.value is not None and not self._fits(level))
-        return tuple(f"{level.label} {self.unit.text(level.value or 0)}" for level in above)
+        return tuple(level.text(self.unit) for level in above)
 
     @property
     def placed_marks(self) -> tuple[Placed, ...]:
@@ -208,7 +217,7 @@ class Chart:
     def description(self) -> str:
         """What the chart shows, for those who do not see it."""
         highest = "; ".join(f"{line.label} at most {self.unit.text(line.highest)}" for line in self.lines)
-        levels = [f"{level.label} {self.unit.text(level.value)}" for level in self.levels if level.value is not None]
+        levels = [level.text(self.unit) for level in self.levels if level.value is not None]
         events = [f"{mark.text} at {mark.at_ms / 1000:.2f} s" for mark in self.marks]
         parts = [f"{self.title} over {self.end_ms / 1000:.2f} s: {highest}", *levels, *events]
         return ". ".join(parts)

@@ -19,7 +19,7 @@ from cpost.model import (
 )
 from cpost.model.gpu import GpuUsage
 from cpost.report.view import Cell, Column, Fact, Table
-from cpost.report.wording import UNKNOWN, cpu_mark, need_mark, peak_mark
+from cpost.report.wording import UNKNOWN, cpu_mark, cpu_time_mark, need_mark, peak_mark
 from cpost.units import (
     MB,
     NS_PER_MS,
@@ -27,8 +27,8 @@ from cpost.units import (
     format_cpu_time,
     format_mb,
     format_percent,
+    format_request,
     format_seconds,
-    round_up,
 )
 
 _Show = Callable[[float], str]
@@ -39,7 +39,7 @@ def operator_facts(record: OperatorRecord) -> tuple[Fact, ...]:
     """What one looks for first."""
     result, usage = record.result, record.usage
     cpu = usage.cpu_pct if usage else Statistic()
-    before = cpu_mark(result)
+    before = cpu_mark(result, usage) if usage else ""
     need = _shown(usage.need_peak_bytes if usage else None, _mb, need_mark(result))
     repeats = f"the last of {len(record.repeats)} runs" if record.repeats else ""
     return (
@@ -55,10 +55,12 @@ def operator_facts(record: OperatorRecord) -> tuple[Fact, ...]:
 def server_facts(server: ServerRecord) -> tuple[Fact, ...]:
     """What one looks for first; requests only of a Triton, which counts them."""
     idle, load = server.idle, server.load
+    before = cpu_mark(server.result, server.usage) if server.usage else ""
+    highest = [_shown(usage.cpu_pct.maximum if usage else None, _percent, before) for usage in (idle, load)]
     facts = [
         Fact("Ready after", _shown(server.ready_ns, format_seconds), "from its first instruction"),
-        Fact("CPU, highest idle", _shown(idle.cpu_pct.maximum if idle else None, _percent), _window(idle)),
-        Fact("CPU, highest under load", _shown(load.cpu_pct.maximum if load else None, _percent), _window(load)),
+        Fact("CPU, highest idle", highest[0], _window(idle)),
+        Fact("CPU, highest under load", highest[1], _window(load)),
         Fact("Memory idle", _shown(idle.memory_bytes.maximum if idle else None, _mb), "at most"),
         Fact("Memory peak", _peak(server.result, server.usage), "over its whole life"),
     ]
@@ -106,7 +108,7 @@ def _requests(requests: Resources) -> str:
     if requests.cpu_millicores is not None:
         parts.append(f"cpu {format_cores(requests.cpu_millicores)}")
     if requests.memory_bytes is not None:
-        parts.append(f"memory {round_up(requests.memory_bytes, MB) // MB}")
+        parts.append(f"memory {format_request(requests.memory_bytes)}")
     if requests.gpu_count is not None:
         parts.append(f"gpu {requests.gpu_count}")
     return ", ".join(parts) or "none"
@@ -123,7 +125,7 @@ def _total_rows(result: StepResult) -> Iterator[tuple[str, str, str]]:
     if totals is None:
         return
     source = "the kernel's totals, read after the end" if totals.source == KERNEL else f"source: {totals.source}"
-    yield "CPU time", _shown(totals.cpu_us, format_cpu_time), source
+    yield "CPU time", _shown(totals.cpu_us, format_cpu_time, cpu_time_mark(result)), source
     yield "of that, user", _shown(totals.cpu_user_us, format_cpu_time), source
     yield "of that, system", _shown(totals.cpu_system_us, format_cpu_time), source
     yield "container's start-up", _shown(totals.startup_cpu_us, format_cpu_time), "CPU time; not in the other figures"
@@ -137,7 +139,7 @@ def _total_rows(result: StepResult) -> Iterator[tuple[str, str, str]]:
 
 
 def _usage_rows(result: StepResult, usage: Usage) -> Iterator[tuple[str, str, str]]:
-    cpu, memory, before = usage.cpu_pct, usage.memory_bytes, cpu_mark(result)
+    cpu, memory, before = usage.cpu_pct, usage.memory_bytes, cpu_mark(result, usage)
     yield "CPU, average", _shown(cpu.average, format_percent, before), "CPU time over wall time"
     for label, value in (("p50", cpu.p50), ("p95", cpu.p95), ("p99", cpu.p99), ("highest", cpu.maximum)):
         yield f"CPU, {label}", _shown(value, format_percent, before), f"over windows of {_ms(usage.window_ns)}"
@@ -178,10 +180,11 @@ def _stretch_table(server: ServerRecord) -> Table:
         *(Column(title, "CPU") for title in ("average", "highest")),
         *(Column(title, "Memory") for title in ("average", "highest")),
     )
+    before = cpu_mark(server.result, server.usage) if server.usage else ""
     rows = []
     for label, usage in stretches:
         cpu, memory = (usage.cpu_pct, usage.memory_bytes) if usage else (Statistic(), Statistic())
-        shares = (_shown(value, format_percent) for value in (cpu.average, cpu.maximum))
+        shares = (_shown(value, format_percent, before) for value in (cpu.average, cpu.maximum))
         sizes = (_shown(value, format_mb) for value in (memory.average, memory.maximum))
         rows.append(tuple(map(Cell, (label, *shares, *sizes))))
     return Table("Idle and under load", columns, tuple(rows))

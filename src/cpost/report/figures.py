@@ -30,7 +30,7 @@ from cpost.report.charts import (
     Unit,
 )
 from cpost.report.series import NEED, Series
-from cpost.units import NS_PER_MS
+from cpost.units import MB, NS_PER_MS, format_size
 
 _STEP_BYTES = 1000  # a memory chart's step
 _ENDS = {
@@ -158,10 +158,15 @@ def _levels(record: OperatorRecord | ServerRecord, options: Options) -> tuple[Le
     return (
         Level("highest sample" if sampled else "kernel's peak", "kernel", steps(peak)),
         Level("need peak", "need", steps(usage.need_peak_bytes if usage else None)),
-        Level("recommended", "wanted", steps(wanted)),
-        Level("declared", "declared", steps(record.declared.memory_bytes)),
+        Level("recommended", "wanted", steps(wanted), _own_unit(wanted)),
+        Level("declared", "declared", steps(record.declared.memory_bytes), _own_unit(record.declared.memory_bytes)),
         Level("memory limit", "limit", steps(options.memory_limit_bytes)),
     )
+
+
+def _own_unit(value_bytes: int | None) -> str:
+    """How an amount is said that stands in the file, where no round number of megabytes is the same."""
+    return format_size(value_bytes) if value_bytes is not None and value_bytes % MB else ""
 
 
 def _own_usage(record: OperatorRecord | ServerRecord) -> Usage | None:

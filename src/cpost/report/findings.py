@@ -105,6 +105,7 @@ def gate_data(report: GateReport) -> dict[str, Any]:
         "checks": [
             {
                 "subject": check.subject,
+                "site": check.site or check.subject,
                 "rule": check.rule.value,
                 "verdict": check.verdict.value,
                 "text": check.text,
@@ -124,7 +125,8 @@ def _told(report: GateReport) -> list[Check]:
 
 
 def _line(check: Check) -> str:
-    return visible(f"{check.subject}: {check.rule.value}: {check.text}")
+    who = f"{check.subject} ({check.site} in the file)" if check.site else check.subject
+    return visible(f"{who}: {check.rule.value}: {check.text}")
 
 
 def _place(check: Check) -> str:

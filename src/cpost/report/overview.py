@@ -10,7 +10,7 @@ from cpost.model import Advice, OperatorRecord, Outcome, Run, ServerRecord, Stat
 from cpost.model.gpu import busiest, fullest
 from cpost.report.view import Cell, Column, Table
 from cpost.report.wording import UNKNOWN, VERDICTS, cpu_mark, marks, need_mark, peak_mark
-from cpost.units import MB, format_cores, format_seconds, round_up
+from cpost.units import MB, format_cores, format_request, format_seconds
 
 _NOTHING = Cell(UNKNOWN)
 _ADVICE_STYLES = {-1: ("lower", "from {}"), 0: ("same", "as declared"), 1: ("raise", "from {}")}
@@ -101,7 +101,8 @@ def _cpu(row: _Row, read: Callable[[Statistic], float | None]) -> Cell:
     record = row.record
     load = record.load if isinstance(record, ServerRecord) else None
     usage = load or record.usage
-    cell = _number(read(usage.cpu_pct) if usage else None, 1, cpu_mark(record.result))
+    mark = cpu_mark(record.result, record.usage) if record.usage else ""
+    cell = _number(read(usage.cpu_pct) if usage else None, 1, mark)
     return replace(cell, small="whole life") if row.server and usage and load is None else cell
 
 
@@ -173,10 +174,6 @@ def _verified(row: _Row) -> Cell:
     return Cell(VERDICTS[verdict], "good" if verdict is Verdict.HOLDS else "bad", small)
 
 
-def _megabytes(value_bytes: int) -> str:
-    return f"{round_up(value_bytes, MB) // MB:,}"
-
-
 def _number(value: float | None, unit: int, mark: str = "") -> Cell:
     return _NOTHING if value is None else Cell(f"{mark}{value / unit:,.1f}")
 
@@ -194,8 +191,16 @@ _COLUMNS: tuple[tuple[Column, _Read, bool], ...] = (
     (Column("recommended", _CPU, "cores"), _recommended("cpu_millicores", format_cores), False),
     (Column("need", _MEMORY, "highest part that the kernel could not have taken back"), _need, False),
     (Column("peak", _MEMORY, "the highest that was charged, file cache included"), _peak, False),
-    (Column("declared", _MEMORY, "in the definition"), _declared("memory_bytes", _megabytes), False),
-    (Column("recommended", _MEMORY, "10^6 bytes"), _recommended("memory_bytes", _megabytes), False),
+    (
+        Column("declared", _MEMORY, "in the definition"),
+        _declared("memory_bytes", format_request),
+        False,
+    ),
+    (
+        Column("recommended", _MEMORY, "10^6 bytes, or as marked"),
+        _recommended("memory_bytes", format_request),
+        False,
+    ),
     (Column("Verified", hint="run again with the recommendation as its limits", number=False), _verified, True),
     (Column("busy %", _GPU, "the busiest one's highest stretch"), _gpu_busy, True),
     (Column("memory, MB", _GPU, "its own, on the fullest one"), _gpu_memory, True),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import cpost
-from cpost.model import OperatorRecord, Options, Run, ServerRecord
+from cpost.model import OperatorRecord, Options, Run, ServerRecord, StepResult, Verdict
 from cpost.report.glance import glance
 from cpost.report.overlays import GPU_LINES, LINES, MOST_OVERLAID
 from cpost.report.overview import anchor_of, state_of, summary
@@ -18,7 +18,7 @@ from cpost.report.sections import Source, compared_section, compared_shared, ope
 from cpost.report.template import GENERATOR, render_page
 from cpost.report.view import Cell, Column, Fact, Note, Page, Table
 from cpost.report.wording import UNKNOWN
-from cpost.units import MB, NS_PER_MS, format_mb, format_seconds, parse_time_ns
+from cpost.units import MB, NS_PER_MS, format_mb, format_seconds
 
 _STRETCHES = 60_000  # on a whole page; one comes to some 20 bytes, so that a page stays below 2 MB
 _FINEST, _COARSEST = 1500, 40  # stretches of one line
@@ -69,11 +69,12 @@ def _of_one(source: Source, stretches: int) -> Page:
     sections += [
         server_section(server, anchor_of("", server.name), run, reader, run.operators) for server in run.servers
     ]
+    state, bad = _state(run)
     return Page(
         title=run.pipeline_name,
         subtitle=run.pipeline_file,
-        state="complete" if run.complete else "partial",
-        bad=not run.complete,
+        state=state,
+        bad=bad,
         facts=tuple(_facts(run)),
         notes=tuple(_notes(run)),
         glance=glance([(source.label, run)]),
@@ -87,12 +88,12 @@ def _of_one(source: Source, stretches: int) -> Page:
 def _of_several(sources: Sequence[Source], stretches: int) -> Page:
     names = dict.fromkeys(record.operator for source in sources for record in source.run.operators)
     pipelines = dict.fromkeys(source.run.pipeline_name for source in sources)
-    partial = any(not source.run.complete for source in sources)
+    bad = sum(_state(source.run)[1] for source in sources)
     return Page(
         title=", ".join(pipelines),
         subtitle=f"{len(sources)} runs, one over the other",
-        state="a run is partial" if partial else "complete",
-        bad=partial,
+        state=f"{bad} of {len(sources)} runs not in order" if bad else "complete",
+        bad=bad > 0,
         facts=tuple(Fact(source.label, _day(source.run), source.run.pipeline_name) for source in sources),
         notes=tuple(
             Note(note.kind, f"{source.label}: {note.text}", note.remedy)
@@ -117,17 +118,43 @@ def _of_several(sources: Sequence[Source], stretches: int) -> Page:
 def _facts(run: Run) -> Iterator[Fact]:
     well = sum(not state_of(record.result)[1] for record in run.operators)
     yield Fact("Operators that ended well", f"{well} of {len(run.operators)}")
-    changed = sum(_differs(record) for record in run.operators)
-    stated = sum(_comparable(record) for record in run.operators)
-    yield Fact("Requests to change", f"{changed} of {stated}", "operators with declared requests, and advice")
-    began, ended = parse_time_ns(run.created_at), parse_time_ns(run.ended_at)
+    yield _to_change(run)
     day, _, time = _day(run).partition(" ")
     yield Fact("Began", time or day, f"{day}, UTC" if time else "")
-    yield Fact("Took", format_seconds(ended - began) if began is not None and ended is not None else UNKNOWN)
+    walls = [result.wall_ns for record in run.operators for result in _runs(record) if result.wall_ns is not None]
+    yield Fact("Operators ran for", format_seconds(sum(walls)) if walls else UNKNOWN, f"in {len(walls)} runs")
     cpus, memory = run.host.cpus, run.host.memory_bytes
     host = UNKNOWN if cpus is None else f"{cpus} CPU{'s' if cpus > 1 else ''}"
     yield Fact("Host", host, f"{memory / MB:,.0f} MB of memory" if memory is not None else "")
     yield Fact("Policy", run.options.policy, f"sampled every {run.options.period_ns / NS_PER_MS:g} ms")
+
+
+def _to_change(run: Run) -> Fact:
+    stated = sum(_comparable(record) for record in run.operators)
+    if not stated:
+        return Fact("Requests to change", UNKNOWN, "none is both declared and recommended")
+    changed = sum(_differs(record) for record in run.operators)
+    return Fact("Requests to change", f"{changed} of {stated}", "operators that declare any")
+
+
+def _runs(record: OperatorRecord) -> Iterator[StepResult]:
+    """All runs of an operator, under limits too; how long one waited for another is not in them."""
+    yield from [repeat.result for repeat in record.repeats] or [record.result]
+    if record.verification is not None:
+        yield from (trial.result for trial in record.verification.trials)
+    for found in (record.search.memory, record.search.cpu) if record.search is not None else ():
+        yield from (trial.result for trial in (found.trials if found is not None else ()))
+
+
+def _state(run: Run) -> tuple[str, bool]:
+    """What became of all operators in a few words, and whether that is bad."""
+    ended = sum(state_of(record.result)[1] for record in run.operators)
+    proofs = (record.verification for record in run.operators)
+    unproven = sum(proof is not None and proof.verdict is not Verdict.HOLDS for proof in proofs)
+    parts = ["complete" if run.complete else "partial"]
+    parts += [f"{ended} ended badly"] if ended else []
+    parts += [f"{unproven} did not hold"] if unproven else []
+    return ", ".join(parts), len(parts) > 1 or not run.complete
 
 
 def _comparable(record: OperatorRecord | ServerRecord) -> bool:

@@ -53,6 +53,11 @@ def verified_section(record: OperatorRecord, verification: Verification, reader:
         for each in strands
         for note in reader.missing(each.series, each.result)
     ]
+    notes += [
+        Note("warning", f"{_name(number)}: {warning}")
+        for number, trial in enumerate(verification.trials, 1)
+        for warning in trial.result.warnings
+    ]
     caption = f"Run under what was recommended{_occasion(verification)}, {_allowed(verification)}"
     return Section(
         title=f"{record.operator} under its recommendation",

@@ -33,7 +33,7 @@ from cpost.model import (
 )
 from cpost.model.gpu import busiest, fullest
 from cpost.report.wording import UNKNOWN as _UNKNOWN
-from cpost.report.wording import cpu_mark, ending, marks, peak_mark
+from cpost.report.wording import cpu_mark, cpu_time_mark, ending, marks, peak_mark
 from cpost.terminal import visible
 from cpost.units import (
     MB,
@@ -80,13 +80,14 @@ def repeat_line(repeat: Repeat) -> str:
     result, usage = repeat.result, repeat.usage
     head = f"{repeat.name.capitalize()} ({'cold' if repeat.cold else 'warm'})"
     parts = [result.cause or result.outcome.value] if result.outcome is not Outcome.COMPLETED else []
+    rate, at_peak = (cpu_mark(result, usage), peak_mark(result, usage)) if usage else ("", "")
     parts += [
-        f"{label} {_cell(value, show)}"
-        for label, value, show in (
-            ("time", result.wall_ns, format_seconds),
-            ("CPU time", result.totals.cpu_us if result.totals else None, format_cpu_time),
-            ("CPU maximum", usage.cpu_pct.maximum if usage else None, format_percent),
-            ("memory peak", usage.memory_bytes.maximum if usage else None, format_mb),
+        f"{label} {mark}{_cell(value, show)}"
+        for label, value, show, mark in (
+            ("time", result.wall_ns, format_seconds, ""),
+            ("CPU time", result.totals.cpu_us if result.totals else None, format_cpu_time, cpu_time_mark(result)),
+            ("CPU maximum", usage.cpu_pct.maximum if usage else None, format_percent, rate),
+            ("memory peak", usage.memory_bytes.maximum if usage else None, format_mb, at_peak),
         )
     ]
     return f"{head}: {', '.join(parts)}"
@@ -243,7 +244,7 @@ def _rows(record: OperatorRecord) -> list[list[str]]:
         unknown = (_UNKNOWN, _UNKNOWN)
         return [["CPU", *unknown, cpu_resource], ["Memory", *unknown, memory_resource], *servers]
     cpu, memory = usage.cpu_pct, usage.memory_bytes
-    at_least, at_peak = cpu_mark(record.result), peak_mark(record.result, usage)
+    at_least, at_peak = cpu_mark(record.result, usage), peak_mark(record.result, usage)
     return [
         ["CPU", *(at_least + _cell(value, format_percent) for value in (cpu.average, cpu.maximum)), cpu_resource],
         ["Memory", _cell(memory.average, format_mb), at_peak + _cell(memory.maximum, format_mb), memory_resource],
@@ -263,7 +264,7 @@ def _server_rows(server: ServerRecord) -> list[list[str]]:
     if whole is None or busy is None:
         unknown = (_UNKNOWN, _UNKNOWN)
         return [[f"{name}: CPU", *unknown, cpu_resource], [f"{name}: Memory", *unknown, memory_resource]]
-    at_least = cpu_mark(server.result)
+    at_least = cpu_mark(server.result, whole)
     rows = [
         [f"{name}: CPU{over}", *(at_least + each for each in _cells(busy.cpu_pct, format_percent)), cpu_resource],
         [
@@ -275,7 +276,9 @@ def _server_rows(server: ServerRecord) -> list[list[str]]:
         *([f"{name}: {metric}", *cells] for metric, *cells in _gpu_rows(whole, server.recommendation)),
     ]
     if server.idle is not None:
-        rows.append([f"{name}: CPU idle", *_cells(server.idle.cpu_pct, format_percent), _UNKNOWN])
+        rows.append(
+            [f"{name}: CPU idle", *(at_least + each for each in _cells(server.idle.cpu_pct, format_percent)), _UNKNOWN]
+        )
         rows.append([f"{name}: Memory idle", *_cells(server.idle.memory_bytes, format_mb), _UNKNOWN])
     return rows
 

@@ -27,6 +27,11 @@ class Column:
     hint: str = ""
     number: bool = True
 
+    @property
+    def label(self) -> str:
+        """What its cells are called where they do not stand below it."""
+        return f"{self.group}, {self.title}" if self.group else self.title
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

@@ -10,11 +10,12 @@ from cpost.model import (
     Trial,
     Usage,
     Verdict,
-    cpu_certainty,
+    cpu_rate_certainty,
+    cpu_time_certainty,
     need_certainty,
     peak_certainty,
 )
-from cpost.units import format_cores, format_mb
+from cpost.units import format_cores, format_limit
 
 UNKNOWN = "-"
 VERDICTS = {Verdict.HOLDS: "Holds", Verdict.SLOW: "Too slow", Verdict.BROKEN: "Breaks"}
@@ -28,7 +29,8 @@ _MARKS = {
 
 def marks(result: StepResult) -> list[str]:
     """What is wrong with how it ended, each in a few words; empty where nothing is."""
-    found = ["Non-zero exitcode"] if result.exit_code else []
+    # What was stopped when its time was over has completed, whatever code it ended with.
+    found = ["Non-zero exitcode"] if result.exit_code and result.outcome is not Outcome.COMPLETED else []
     if result.outcome in _MARKS:
         found.append(_MARKS[result.outcome])
     elif result.outcome is Outcome.COMPLETED and result.totals is not None and result.totals.oom_kills:
@@ -43,9 +45,14 @@ def ending(trial: Trial) -> str:
     return VERDICTS[trial.verdict]
 
 
-def cpu_mark(result: StepResult) -> str:
-    """What stands before its CPU figures: nothing, or that they are lower bounds."""
-    return cpu_certainty(result).value
+def cpu_mark(result: StepResult, usage: Usage) -> str:
+    """What stands before its CPU rates: nothing, or that they are lower bounds."""
+    return cpu_rate_certainty(result, usage).value
+
+
+def cpu_time_mark(result: StepResult) -> str:
+    """Likewise, before its CPU time."""
+    return cpu_time_certainty(result).value
 
 
 def need_mark(result: StepResult) -> str:
@@ -70,7 +77,7 @@ def memory_answer(found: MemoryChoice, operator: str = "") -> str:
     if found.smallest_bytes is None:
         return f"No memory limit that was tried was enough{whose}{why}"
     doubt = "" if found.settled else f" (not settled, less may do{why})"
-    return f"The smallest memory that passed{whose}: {format_mb(found.smallest_bytes)}{doubt}"
+    return f"The smallest memory that passed{whose}: {format_limit(found.smallest_bytes)}{doubt}"
 
 
 def cpu_answer(found: CpuChoice, operator: str = "") -> str:
