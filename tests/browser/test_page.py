@@ -260,7 +260,7 @@ def test_words_of_events_and_of_levels_do_not_cover_one_another(chromium: Browse
                 assert across < 1 or down < 4, f"{kind} of chart {place}: {one} {other}"
 
 
-@pytest.mark.parametrize(("width", "most"), [(390, 0.5), (1280, 0.25)])
+@pytest.mark.parametrize(("width", "most"), [(700, 0.5), (1280, 0.25)])
 def test_a_long_name_leaves_room_for_its_figures(chromium: Browser, crowded: Path, width: int, most: float) -> None:
     chromium.open(crowded, width)
     ((left, _, right, _),) = boxes(chromium, "[document.querySelector('.summary tbody th')]")
@@ -280,10 +280,29 @@ def test_the_whole_summary_is_seen_on_a_common_screen_and_on_paper(chromium: Bro
     assert chromium.value(wider) == 0
 
 
+def test_on_a_phone_what_is_recommended_comes_first_and_nothing_has_to_be_scrolled_to(
+    chromium: Browser, crowded: Path
+) -> None:
+    chromium.open(crowded, 390)
+    assert (
+        chromium.value("Array.from(document.querySelectorAll('.summary td'), (e) => e.dataset.label).includes('')")
+        is False
+    )
+    frame = "document.querySelector('.summary').parentElement"
+    assert chromium.value(f"{frame}.scrollWidth - {frame}.clientWidth") == 0
+    cells = boxes(chromium, "document.querySelectorAll('.summary tbody tr:first-child td')")
+    advised = boxes(chromium, "document.querySelectorAll('.summary tbody tr:first-child td[data-label*=recommended]')")
+    assert advised
+    assert {top for _, top, _, _ in advised} == {min(top for _, top, _, _ in cells)}
+    assert all(0 <= left < right <= 390 for left, _, right, _ in cells)
+    label = "getComputedStyle(document.querySelector('.summary td'), '::before').content"
+    assert chromium.value(label) == '"Outcome"'
+
+
 def test_what_is_cut_off_casts_a_shadow(chromium: Browser, crowded: Path, tmp_path: Path) -> None:
     """The last column of points is darker than the card, until the table is scrolled to its end."""
     chromium.open(crowded, 390)
-    edge = "document.querySelector('.summary').parentElement"
+    edge = "Array.from(document.querySelectorAll('.tabled .scrolls')).find((e) => e.scrollWidth > e.clientWidth + 50)"
     shades = []
     for far in (0, 9999):
         chromium.value(f"{edge}.scrollLeft = {far}")

@@ -29,8 +29,9 @@ class Column:
 
     @property
     def label(self) -> str:
-        """What its cells are called where they do not stand below it."""
-        return f"{self.group}, {self.title}" if self.group else self.title
+        """What its cells are called where they do not stand below it: "Memory recommended, MB"."""
+        whose, comma, unit = self.group.partition(",")
+        return f"{whose} {self.title}{comma}{unit}".strip()
 
 
 @dataclass(frozen=True, slots=True)
