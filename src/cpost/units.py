@@ -130,13 +130,19 @@ def format_binary(size_bytes: int) -> str:
 
 def format_size(size_bytes: int) -> str:
     """Print an amount that stands in a file, or goes into one, exactly: "512.000 MB", "144Mi", "1000000001 bytes"."""
-    text = format_limit(size_bytes)
-    return text if text.endswith("Mi") or size_bytes % 1000 == 0 else f"{size_bytes} bytes"
+    if _is_binary(size_bytes):
+        return format_binary(size_bytes)
+    return f"{size_bytes} bytes" if size_bytes % 1000 else format_mb(size_bytes)
 
 
 def format_limit(size_bytes: int) -> str:
-    """Print a limit in megabytes, but what is whole Mi and not whole megabytes as it was meant: "144Mi"."""
-    return format_binary(size_bytes) if size_bytes % MB and size_bytes % MIB == 0 else format_mb(size_bytes)
+    """Print a limit as megabytes, with the Mi that it was meant as: "256.000 MB", "150.995 MB (144Mi)"."""
+    return format_mb(size_bytes) + (f" ({format_binary(size_bytes)})" if _is_binary(size_bytes) else "")
+
+
+def _is_binary(size_bytes: int) -> bool:
+    """Whether it is whole Mi, and no whole megabytes, which are what a Clara definition has."""
+    return size_bytes % MB != 0 and size_bytes % MIB == 0
 
 
 def format_request(size_bytes: int) -> str:
