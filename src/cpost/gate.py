@@ -114,7 +114,7 @@ def _of_subject(
     subject: Subject, wanted: Declared | None, own: _Uses, others: Sequence[_Uses], bounds: Bounds
 ) -> Iterator[Check]:
     declares = wanted is not None and not _empty(wanted)
-    doubts = "; ".join(wanted.doubts) if wanted is not None else ""
+    doubts = wanted.doubts if wanted is not None else ()
     if subject.server and not declares and not doubts:
         return
     origin = wanted.origin if wanted else None
@@ -123,8 +123,8 @@ def _of_subject(
         yield Check(subject.name, Rule.MEASURED, Ruling.FAILED, f"nothing can be said of it: {reason}", origin)
     else:
         yield Check(subject.name, Rule.MEASURED, Ruling.PASSED, "measured", origin)
-    if doubts:
-        yield Check(subject.name, Rule.DECLARED, Ruling.SKIPPED, doubts, origin)
+    for text, at in doubts:
+        yield Check(subject.name, Rule.DECLARED, Ruling.SKIPPED, text, at)
     if reason:
         return
     if wanted is None:

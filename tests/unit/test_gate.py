@@ -288,10 +288,10 @@ def test_a_doubt_about_one_use_is_one_about_the_place() -> None:
 
 
 def test_a_misspelt_key_is_told_whatever_else_is_found() -> None:
-    doubts = ('unknown key "memroy" in requests: did you mean "memory"? (line 3)',)
+    doubts = (('unknown key "memroy" in requests: did you mean "memory"?', Origin("p.yaml", 3, 9)),)
     for wanted in (Declared(Resources(1000), doubts=doubts), Declared(doubts=doubts)):
         one = found(check(whole(record()), USUAL, {"a": wanted}), Rule.DECLARED)
-        assert (one.verdict, one.text) == (SKIPPED, doubts[0])
+        assert (one.verdict, one.text, one.origin) == (SKIPPED, *doubts[0])
 
 
 def test_an_amount_is_told_at_its_own_place() -> None:

@@ -305,8 +305,8 @@ def test_misspelt_keys_of_amounts_are_found(
     file = tmp_path / "w.yaml"
     file.write_text(WORKFLOW)
     called(monkeypatch, "check", folder(tmp_path / "run", record("work.one"), record("work.two")), str(file))
-    doubt = 'unknown key "limit" in resources: did you mean "limits"? (line 16)'
-    assert f"SKIPPED work.one (work in the file): declared: {doubt} ({file}:13)" in said(capsys)[0]
+    doubt = 'unknown key "limit" in resources: did you mean "limits"?'
+    assert f"SKIPPED work.one (work in the file): declared: {doubt} ({file}:16)" in said(capsys)[0]
 
 
 def test_without_a_file_the_places_are_those_of_the_file_that_was_run(

@@ -62,7 +62,7 @@ def _stated(path: Path) -> dict[str, tuple[Declared, sites.Format]]:
 def _of_site(source: Source, site: sites.Site) -> Declared:
     requests, limits = effective.amounts(site)
     origins = {rule: source.origin(at) for rule, at in effective.places(site).items()}
-    doubts = tuple(f"{text} (line {source.origin(at).line})" for text, at in misspelt.keys(site))
+    doubts = tuple((text, source.origin(at)) for text, at in misspelt.keys(site))
     return Declared(requests, limits, site.origin, site.name, origins, doubts)
 
 

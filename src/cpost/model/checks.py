@@ -40,7 +40,7 @@ class Declared:
         origin: where in the file.
         site: what the file calls the place that this stands at, which several operators may have in common.
         origins: where each amount stands, by the rule that it is held to; of those that the file itself states there.
-        doubts: keys that look like misspelt ones, one line each.
+        doubts: keys that look like misspelt ones, in one line each, and where they stand.
     """
 
     requests: Resources = _NOTHING
@@ -48,7 +48,7 @@ class Declared:
     origin: Origin | None = None
     site: str = ""
     origins: Mapping[Rule, Origin] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
+    doubts: tuple[tuple[str, Origin], ...] = ()
 
 
 class Meaning(str, Enum):
