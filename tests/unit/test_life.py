@@ -170,11 +170,13 @@ def test_where_the_scheduler_does_not_count_the_last_look_is_the_baseline() -> N
     assert (life._run_time_us([os.getpid()]) or 0) > 0
 
 
-def test_the_init_s_own_start_is_the_runtime_s(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", [-1, 1], ids=["younger", "ids began anew"])
+def test_the_init_s_own_start_is_the_runtime_s(rig: Rig, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The program has run for 5 of the 20 ms that were used since the last look at the runtime."""
     looked = threading.Event()
     program = rig.child.pid
-    commands = {program - 1: "docker-init", program: "cat"}
+    init = program + step
+    commands = {init: "docker-init", program: "cat"}
 
     def commands_of(pid: int) -> str:
         looked.set()
@@ -184,12 +186,12 @@ def test_the_init_s_own_start_is_the_runtime_s(rig: Rig, monkeypatch: pytest.Mon
     monkeypatch.setattr("cpost.measure.life._run_time_us", lambda pids: {(program,): 5_000}[tuple(pids)])
     rig.kernel_says(cpu=10_000)
     procs = rig.root / "cg/own/container/cgroup.procs"
-    procs.write_text(f"{program - 1}\n")
+    procs.write_text(f"{init}\n")
     sampler = rig.sampler(rig.own)
     sampler.start()
     assert looked.wait(10)
     rig.kernel_says(cpu=30_000)
-    procs.write_text(f"{program - 1}\n{program}\n")
+    procs.write_text(f"{init}\n{program}\n")
     assert sampler.started.wait(10)
     sampler.stop()
     totals = sampler.totals()

@@ -196,7 +196,7 @@ class LifeWatch:
             main = self._main(found)
             if main is None:
                 self._follow(max(found, default=None))
-            elif found[main] in _INIT_COMMANDS and list(found)[-1] == main:
+            elif found[main] in _INIT_COMMANDS and self._is_alone(main, found):
                 self._runtime_pid, self._init_seen = main, True
             else:
                 # Not before: the runtime enters one hierarchy after the other.
@@ -212,9 +212,15 @@ class LifeWatch:
         return self._came_and_went()
 
     def _main(self, found: Mapping[int, str]) -> int | None:
-        """The main process once it is no more the runtime's: the one that was the runtime's, else the oldest."""
+        """The main process once it is no more the runtime's: the one that was the runtime's, or that the engine says;
+        else the one with the lowest id, which is the oldest unless ids have begun anew."""
         others = [pid for pid, command in found.items() if not self._is_runtime(command)]
-        return self._runtime_pid if self._runtime_pid in others else next(iter(others), None)
+        known = (pid for pid in (self._runtime_pid, self._pid) if pid in others)
+        return next(known, next(iter(others), None))
+
+    def _is_alone(self, main: int, found: Mapping[int, str]) -> bool:
+        """Whether none but the runtime's is beside a process. Ids do not tell who is younger: they begin anew."""
+        return all(pid == main or self._is_runtime(command) for pid, command in found.items())
 
     def _is_runtime(self, command: str) -> bool:
         """Whether a process of this name is not yet the operator's; one without a name was a helper that is gone."""
