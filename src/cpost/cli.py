@@ -6,6 +6,7 @@ Only click and light modules are imported at the top, so that `cpost --help` ans
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +32,7 @@ from cpost.cli_options import (
     slowdown_option,
     triton_options,
 )
-from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, UsageError
+from cpost.errors import CpostError, DefinitionError, ExitCode, HostError, Interrupted, StoreError, UsageError
 from cpost.verdicts import check, compare
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _RunByDefault(click.Group):
 
     def _require_file(self, word: str, *, alone: bool) -> None:
         """Refuse a first word that is neither an option nor a file, where it is all there is or looks like a verb."""
-        if word.startswith("-") or Path(word).exists():
+        if word.startswith("-") or os.access(word, os.F_OK):
             return
         close = difflib.get_close_matches(word, self.commands, n=1)
         if alone or (close and word.isalpha()):
@@ -351,7 +352,7 @@ def main() -> NoReturn:
     output = streams.prepare()
     try:
         code = _called()
-        output.require()
+        _require(output, code)
     except click.exceptions.Abort:
         _say("cpost: interrupted")
         code = 130
@@ -365,6 +366,16 @@ def main() -> NoReturn:
         _show(error)
         code = error.exit_code
     sys.exit(code)
+
+
+def _require(output: streams.Streams, code: int) -> None:
+    """Raise `StoreError` where output was lost, unless a verb has something worse to tell: then it is said, no more."""
+    try:
+        output.require()
+    except StoreError as error:
+        if code == ExitCode.OK:
+            raise
+        _show(error)
 
 
 def _called() -> int:

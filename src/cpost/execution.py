@@ -388,7 +388,7 @@ class Execution:
         earlier = self._earlier
         if earlier is None:
             return self._run
-        return replace(self._run, ended_at=earlier.ended_at, stopped_by=earlier.stopped_by)
+        return replace(self._run, ended_at=earlier.ended_at, stopped_by=earlier.stopped_by, complete=earlier.complete)
 
     def _warn(self, text: str) -> None:
         self._run = replace(self._run, warnings=(*self._run.warnings, text))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cpost import store
 from cpost.definition.models import models_to_load
 from cpost.errors import UsageError
 from cpost.model import Options, Pipeline
@@ -48,15 +50,15 @@ def models_of(pipeline: Pipeline, options: Options) -> Mapping[str, tuple[str, .
 
 
 def check_folders(options: Options) -> None:
-    """Refuse folders that are not there, or that may not be written to."""
+    """Refuse folders that are not there, or that may not be entered or written to."""
     for what, name in (("input folder", options.input_dir), ("models folder", options.models_dir)):
-        if name is not None and not Path(name).is_dir():
+        if name is not None and not store.is_folder(Path(name)):
             raise UsageError(f"the {what} {name} is not there, or is no folder", f"name the {what}'s path")
     payload = Path(options.input_dir).resolve()
     for option, name in (("--metrics_dir", options.metrics_dir), ("--outputs_dir", options.outputs_dir)):
         if name is None:
             continue
-        if Path(name).exists() and not Path(name).is_dir():
+        if os.access(name, os.F_OK) and not store.is_folder(Path(name)):
             raise UsageError(f"{name} is a file, not a folder", f"name a folder for {option}, new or empty")
         if Path(name).resolve().is_relative_to(payload):
             raise UsageError(

@@ -67,7 +67,7 @@ def report(folders: Sequence[Path], out: Path | None) -> Path:
         StoreError: a run cannot be read, or the page cannot be written.
     """
     _require_folders(folders)
-    if out is not None and _is_folder(out):
+    if out is not None and store.is_folder(out):
         raise UsageError(f"{out} is a folder", f"name a file: -o {out / store.REPORT_FILE}")
     target = out or (folders[0] if len(folders) == 1 else Path()) / store.REPORT_FILE
     from cpost.report.page import is_page
@@ -86,16 +86,8 @@ def page_text(folders: Sequence[Path]) -> str:
 
 def _require_folders(folders: Sequence[Path]) -> None:
     for folder in folders:
-        if not _is_folder(folder):
+        if not store.is_folder(folder):
             raise UsageError(f"{folder} is not there, or is no folder", "name a folder of --metrics_dir")
-
-
-def _is_folder(path: Path) -> bool:
-    """Raises `StoreError` where that cannot be told: something above it may not be entered."""
-    try:
-        return path.is_dir()
-    except OSError as error:
-        raise StoreError(f"cannot look at {path}: {error.strerror}", "see to the permissions of its folder") from error
 
 
 def _loaded(folders: Sequence[Path]) -> list[tuple[Run, Path]]:

@@ -69,18 +69,18 @@ def exit_code(run: Run, *, proving: bool = False) -> int:
     """The exit code that a run's outcome asks for.
 
     Args:
-        proving: its recommendations were to be proven; those of a run with `--verify` always were.
+        proving: it is an earlier run, whose recommendations were proven now: how it ended then is not asked.
     """
-    outcomes = {record.result.outcome for record in run.operators}
+    verifications = [record.verification for record in run.operators]
+    unproven = any(each is not None and each.verdict is not Verdict.HOLDS for each in verifications)
+    untried = (proving or run.options.verify) and None in verifications
+    outcomes = set[Outcome]() if proving else {record.result.outcome for record in run.operators}
     if Outcome.ENGINE_LOST in outcomes:
         return ExitCode.ENVIRONMENT
     if outcomes & {Outcome.FAILED, Outcome.OOM_KILLED}:
         return ExitCode.OPERATOR_FAILED
     if Outcome.TIMED_OUT in outcomes:
         return ExitCode.TIMED_OUT
-    verifications = [record.verification for record in run.operators]
-    unproven = any(each is not None and each.verdict is not Verdict.HOLDS for each in verifications)
-    untried = (proving or run.options.verify) and None in verifications
     return ExitCode.GATE_FAILED if unproven or untried else ExitCode.OK
 
 

@@ -72,10 +72,10 @@ class RunFolder:
         self._operators = tuple(operators)
         self._reserve_fd: int | None = None
         self._lock_fd = -1
-        if path.exists() and not path.is_dir():
+        if os.access(path, os.F_OK) and not is_folder(path):
             raise UsageError(f"{path} is a file, not a folder", "name a folder for the results, new or empty")
         self._update = update
-        self._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        self._made = [folder for folder in (path, *path.parents) if not os.access(folder, os.F_OK)]
         old = self._results()
         if old and not overwrite and not update:
             raise UsageError(
@@ -312,6 +312,14 @@ def _as_it_is(taken: Collection[type], value: Any, kind: type) -> Any:
     if type(value) not in taken:
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return kind(value)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; raises `StoreError` where that cannot be told, as what is above may not be entered."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise StoreError(f"cannot look at {path}: {error.strerror}", "see to the permissions of its folder") from error
 
 
 def save_page(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:

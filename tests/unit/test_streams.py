@@ -48,6 +48,21 @@ def test_output_that_finds_no_room_is_an_error_of_every_verb(verb: str, definiti
     assert said[-1].startswith("  what to do: free space where it goes")
 
 
+def test_lost_output_is_said_and_no_more_where_a_verb_has_something_to_tell(definition: Path) -> None:
+    done = shell("exec --timeout 10s -- sh -c 'exit 7' 3>&2 2>/dev/full", definition.parent)
+    assert done.returncode == 7
+    done = shell(f"check {definition.parent}/m >/dev/full", definition.parent)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 300, f"{'x' * 300}/p.yaml"])
+def test_a_name_that_no_file_can_have_is_a_wrong_call(name: str, definition: Path) -> None:
+    done = shell(f"{name}; {CPOST} {name} in; {CPOST} run p.yaml {name}", definition.parent)
+    assert done.returncode in (2, 5)
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.count(b"  what to do: ") == 3
+
+
 @pytest.mark.parametrize("verb", ["--version", "plan p.yaml"])
 def test_a_closed_stdout_is_an_error(verb: str, definition: Path) -> None:
     done = shell(f"{verb} >&-", definition.parent)

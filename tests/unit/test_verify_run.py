@@ -241,6 +241,21 @@ def test_what_was_to_be_proven_and_was_not_is_no_success(asked: bool, proving: b
     assert session.exit_code(replace(made, operators=(held,)), proving=proving) == 0
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT, Outcome.ENGINE_LOST])
+def test_how_the_earlier_run_ended_is_not_the_exit_code_of_its_proof(outcome: Outcome) -> None:
+    earlier = record("a", result=result(outcome), verification=Verification(Verdict.HOLDS, None, 0.1, ()))
+    assert session.exit_code(run(earlier), proving=True) == 0
+    assert session.exit_code(run(earlier)) != 0
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_proof_does_not_change_how_the_earlier_run_came_to_its_end(complete: bool) -> None:
+    made = object.__new__(execution.Execution)
+    made._earlier = replace(run(), complete=complete, stopped_by="SIGINT", ended_at="then")
+    made._run = replace(run(), complete=not complete, stopped_by="", ended_at="now")
+    assert made._on_disk() == made._earlier
+
+
 # ---------------------------------------------------------------- what goes into the record
 
 
