@@ -25,17 +25,12 @@ def chill(step: Step, cold: Collection[str]) -> int | None:
 
     Returns:
         Bytes of its inputs that are in it all the same, or because they are not among these; None where the kernel does
-        not tell.
+        not tell, or they hold too many files to put all of them out.
     """
-    left_bytes = 0
-    for name, source in _inputs(step):
-        if name in cold:
-            forget(source)
-        seen = cached(source)
-        if seen is None:
-            return None
-        left_bytes += seen.cached_bytes
-    return left_bytes
+    # All of it before anything is asked: what the kernel does not tell of one input must not leave the others warm.
+    whole = [forget(source) for name, source in _inputs(step) if name in cold]
+    left = [cached(source) for _, source in _inputs(step)]
+    return None if None in left or not all(whole) else sum(each.cached_bytes for each in left if each)
 
 
 def _inputs(step: Step) -> Iterator[tuple[str, Path]]:

@@ -92,3 +92,49 @@ def test_of_very_many_files_and_bytes_some_stand_for_all(tmp_path: Path, monkeyp
     assert cached(path) == Cached(2 * SIZE, 2 * SIZE)
     monkeypatch.setattr(page_cache, "_MOST_BYTES_IN_ALL", SIZE)
     assert cached(path) == Cached(SIZE, SIZE)
+
+
+def test_an_input_that_the_kernel_does_not_tell_of_leaves_no_other_warm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, cold = folder(tmp_path / "other", warm=True), folder(tmp_path / "cold", warm=True)
+    tells = inputs.cached
+    monkeypatch.setattr(inputs, "cached", lambda path: None if path == other else tells(path))
+    assert inputs.chill(reading(other, cold), ("/cold",)) is None
+    assert cached(cold) == Cached(0, 2 * SIZE)
+
+
+def test_of_more_than_is_walked_nobody_says_that_all_of_it_is_put_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path / "a", warm=True)
+    monkeypatch.setattr(page_cache, "_MOST_ENTRIES", 2)
+    assert inputs.chill(reading(path), ("/a",)) == 0
+    for number in range(5):
+        (path / f"empty{number}").mkdir()
+    assert not forget(path)
+    assert inputs.chill(reading(path), ("/a",)) is None
+
+
+def test_only_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder(tmp_path / "a", warm=True)
+    (path / "below").mkdir()
+    os.mkfifo(path / "below/pipe")
+    (path / "below/link").symlink_to(path / "one")
+    opened = []
+    really = os.open
+
+    def spying(name: str, flags: int) -> int:
+        opened.append(Path(name).name)
+        return really(name, flags)
+
+    monkeypatch.setattr(os, "open", spying)
+    forget(path)
+    assert sorted(opened) == ["one", "two"]
+
+
+def test_another_file_system_is_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder(tmp_path / "a", warm=True)
+    folder(path / "mounted", warm=True)
+    monkeypatch.setattr(page_cache, "_device", lambda name: name.endswith("mounted"))
+    assert cached(path) == Cached(2 * SIZE, 2 * SIZE)

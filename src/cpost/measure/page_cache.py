@@ -11,12 +11,13 @@ import ctypes
 import mmap
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 _MOST_FILES = 10_000  # that are looked at: the others will be much like them
+_MOST_ENTRIES = 200_000  # that are walked, of any kind: a few seconds
 _MOST_BYTES = 1 << 30  # of a file, from its start
 _MOST_BYTES_IN_ALL = 1 << 35
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -40,7 +41,7 @@ def cached(path: Path) -> Cached | None:
     """What of a file, or of the files below a folder, is in the page cache; None where the kernel does not tell, as of
     files of other users."""
     found = whole = 0
-    for descriptor, size in islice(_files(path), _MOST_FILES):
+    for descriptor, size in islice(_files(_Walk(path)), _MOST_FILES):
         length = min(size, _MOST_BYTES)
         pages = _pages(descriptor, length)
         if pages is None:
@@ -52,17 +53,65 @@ def cached(path: Path) -> Cached | None:
     return Cached(found, whole)
 
 
-def forget(path: Path) -> None:
+def forget(path: Path) -> bool:
     """Put a file, or the files below a folder, out of the page cache, as far as the kernel does so: not what is still
-    to be written, or mapped. Nothing is lost by it but the time to read them again."""
-    for descriptor, _ in _files(path):
+    to be written, or mapped. Nothing is lost by it but the time to read them again.
+
+    Returns:
+        False where there are so many that only the first were put out.
+    """
+    walk = _Walk(path)
+    for descriptor, _ in _files(walk):
         with contextlib.suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return not walk.cut_short
 
 
-def _files(path: Path) -> Iterator[tuple[int, int]]:
+class _Walk:
+    """Paths of a file, or of the regular files below a folder: no link is followed, and no other file system entered.
+
+    Attributes:
+        cut_short: there was more than is walked.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.cut_short = False
+
+    def __iter__(self) -> Iterator[str]:
+        if os.path.isfile(self._path):  # noqa: PTH113  says no where nobody may look, and does not raise
+            yield str(self._path)
+        else:
+            for number, entry in enumerate(_entries(self._path)):
+                if number >= _MOST_ENTRIES:
+                    self.cut_short = True
+                    return
+                # Asked before it is opened: to open a device or a pipe may do something.
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.path
+
+
+def _entries(top: Path) -> Iterator[os.DirEntry[str]]:
+    """All that lies below a folder, without what cannot be read."""
+    folders = [str(top)]
+    while folders:
+        folder = folders.pop()
+        with contextlib.suppress(OSError), os.scandir(folder) as found:
+            if _device(folder) != _device(str(top)):
+                continue
+            for entry in found:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+
+
+def _device(folder: str) -> int:
+    return os.stat(folder).st_dev  # noqa: PTH116  there may be very many
+
+
+def _files(paths: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Descriptors of the files that hold anything and may be read, each until the next one, with their sizes."""
-    for each in _paths(path):
+    for each in paths:
         try:
             descriptor = os.open(each, _OPEN_FLAGS)
         except OSError:
@@ -73,13 +122,6 @@ def _files(path: Path) -> Iterator[tuple[int, int]]:
                 yield descriptor, status.st_size
         finally:
             os.close(descriptor)
-
-
-def _paths(path: Path) -> Iterator[str]:
-    if path.is_file():
-        yield str(path)
-    for folder, _, names in os.walk(path):
-        yield from (os.path.join(folder, name) for name in names)  # noqa: PTH118  there may be a million
 
 
 def _pages(descriptor: int, length: int) -> bytes | None:
