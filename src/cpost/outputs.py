@@ -7,7 +7,7 @@ is ever replaced.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class OutputFolders:
             remove_foreign: removes a folder that holds files of another user; False where it cannot.
 
         Raises:
-            HostError: something could not be removed: outputs of two runs must not mix.
+            HostError: something could not be removed: outputs of two runs must not mix; or see `refuse_links`.
             StoreError: a folder cannot be made.
         """
         for folder in (self.root / step.operator, *map(Path, step.shared_folders)):
@@ -89,6 +89,7 @@ class OutputFolders:
                     "be removed",
                     "run cpost as root, or use an image with rm, busybox or python3",
                 )
+        self.refuse_links(step)
         with self._making():
             self._make(step)
         self._volumes.put_back(step, remove_foreign)
@@ -130,23 +131,33 @@ class OutputFolders:
             ) from error
 
     def refuse_links(self, step: Step) -> None:
-        """An operator may have put a link in the place of a folder that is handed on: the host must not follow it."""
-        for mount in step.mounts:
-            source = Path(mount.source)
-            if source.is_relative_to(self.root) and cleanup.has_link(source, below=self.root):
+        """A container may have put a link in the place of a folder that is handed on: the host must not follow it.
+
+        Raises:
+            HostError: names the link; or a folder that another user has closed, so that nobody can tell.
+        """
+        tops = (self.root, *map(Path, (*step.shared_folders, *step.volume_folders)))
+        for path in _used(step):
+            try:
+                astray = _is_led_astray(path, tops)
+            except PermissionError as error:
                 raise HostError(
-                    f"{step.operator} is not run: an earlier operator put a link in the place of {source}",
-                    "see what the operators before it do to their output folder",
+                    f"{step.operator} is not run: {path} is in a folder that another user has closed",
+                    "run cpost as root, or leave the folder open in the operators before it",
+                ) from error
+            if astray:
+                raise HostError(
+                    f"{step.operator} is not run: an earlier container put a link in the place of {path}",
+                    "see what the operators before it, and their servers, do to the folders that they write to",
                 )
 
     def close(self) -> None:
         """Nobody but their owner needs to write to the folders any more."""
         for folder in self._folders:
-            try:
-                if folder.is_dir() and not cleanup.has_link(folder, below=self.root):
-                    folder.chmod(0o755)
-            except OSError:
-                continue  # gone with the run, or taken over by an operator's user
+            # One that is refused is gone with the run, or taken over by an operator's user.
+            with contextlib.suppress(OSError):
+                if not _is_led_astray(folder, (self.root, *self._folders)):
+                    cleanup.set_mode(folder, 0o755)
 
     def _of(self, plan: Plan) -> list[Path]:
         return [self.root / step.operator for step in plan.steps]
@@ -158,9 +169,9 @@ class OutputFolders:
             return set()
 
     def _make(self, step: Step) -> None:
-        for path in map(Path, (*step.output_folders, *step.shared_folders, *step.volume_folders)):
+        for path in map(Path, _made_for(step)):
             path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o777)
+            cleanup.set_mode(path, 0o777)
             if path not in self._folders:
                 self._folders.append(path)
         for file in step.files:
@@ -169,3 +180,22 @@ class OutputFolders:
             written.unlink(missing_ok=True)
             written.write_bytes(file.content)
             written.chmod(file.mode)
+
+
+def _made_for(step: Step) -> tuple[str, ...]:
+    """Parents stand before what lies in them."""
+    return (*step.output_folders, *step.shared_folders, *step.volume_folders)
+
+
+def _used(step: Step) -> Iterator[Path]:
+    """Where cpost makes or writes something for a step, and what the step and its servers have mounted."""
+    yield from map(Path, _made_for(step))
+    yield from (Path(file.path).parent for file in step.files)
+    yield from (Path(mount.source) for mount in step.mounts)
+    for server in step.servers:
+        yield from _used(server.step)
+
+
+def _is_led_astray(path: Path, tops: Iterable[Path]) -> bool:
+    """Whether there is a link on the way to it from one of the folders that containers write to."""
+    return any(cleanup.has_link(path, below=top) for top in tops if path.is_relative_to(top))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import pipeline, step
+from builders import pipeline, server, step
 
-from cpost.errors import HostError, UsageError
-from cpost.model import HostFile, Mount, Plan
+from cpost.errors import HostError, StoreError, UsageError
+from cpost.model import HostFile, Mount, Plan, Server, Step
 from cpost.outputs import OutputFolders
 
 
@@ -80,6 +81,106 @@ def test_a_link_in_the_place_of_a_folder_is_neither_handed_on_nor_followed(tmp_p
         folders.refuse_links(reader)
     folders.close()
     assert mode(tmp_path / "secret") == "700"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A folder of the host that no container was given."""
+    (tmp_path / "secret").mkdir(mode=0o700)
+    return tmp_path / "secret"
+
+
+def astray(tmp_path: Path, secret: Path) -> tuple[OutputFolders, Step]:
+    """A step with a part of a volume mounted, in whose place there is a link by now."""
+    volume = tmp_path / "v/data"
+    part = Mount(str(volume / "part"), "/part", read_only=False)
+    made = step(
+        operator="a",
+        output_folders=(str(tmp_path / "o/a"),),
+        volume_folders=(str(volume), str(volume / "part")),
+        mounts=(part,),
+    )
+    folders = OutputFolders(tmp_path / "o", overwrite=False)
+    folders.make(Plan(pipeline(), (made,)))
+    (volume / "part").rmdir()
+    (volume / "part").symlink_to(secret)
+    return folders, made
+
+
+def test_a_link_in_the_place_of_a_volume_s_part_is_neither_handed_on_nor_followed(tmp_path: Path, secret: Path) -> None:
+    folders, made = astray(tmp_path, secret)
+    with pytest.raises(HostError, match=r"put a link in the place of .*v/data/part"):
+        folders.refuse_links(made)
+    with pytest.raises(HostError, match="put a link in the place"):
+        folders.renew(made, lambda _: False)
+    assert mode(secret) == "700"
+    folders.close()
+    assert mode(secret) == "700"
+
+
+def test_a_link_that_comes_at_the_last_moment_is_not_followed(
+    tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, made = astray(tmp_path, secret)
+    monkeypatch.setattr(folders, "refuse_links", lambda _: None)
+    with pytest.raises(StoreError):
+        folders.renew(made, lambda _: False)
+    assert mode(secret) == "700"
+
+
+def test_what_servers_have_mounted_is_looked_at_as_well(tmp_path: Path, secret: Path) -> None:
+    folders, made = astray(tmp_path, secret)
+    with pytest.raises(HostError, match="put a link in the place"):
+        folders.refuse_links(replace(made, volume_folders=made.volume_folders[:1], mounts=(), servers=(beside(made),)))
+
+
+def beside(made: Step) -> Server:
+    return server("s", mounts=made.mounts)
+
+
+def test_where_nobody_may_look_nothing_is_handed_on(
+    tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, made = astray(tmp_path, secret)
+
+    def closed(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_symlink", closed)
+    with pytest.raises(HostError, match="another user has closed") as caught:
+        folders.refuse_links(made)
+    assert caught.value.hint
+
+
+def test_no_file_of_a_definition_is_written_through_a_link(tmp_path: Path, secret: Path) -> None:
+    top = tmp_path / "v/files"
+    file = HostFile(str(top / "sub/x"), b"1", 0o444)
+    made = step(operator="a", output_folders=(str(tmp_path / "o/a"),), volume_folders=(str(top),), files=(file,))
+    folders = OutputFolders(tmp_path / "o", overwrite=False)
+    folders.make(Plan(pipeline(), (made,)))
+    shutil.rmtree(top / "sub")
+    (top / "sub").symlink_to(secret)
+    with pytest.raises(HostError, match="put a link in the place"):
+        folders.renew(made, lambda _: False)
+    assert not list(secret.iterdir())
+
+
+def test_a_link_that_the_user_has_on_the_way_is_followed(tmp_path: Path, secret: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (secret / "payload").symlink_to(tmp_path / "real")
+    root = tmp_path / "link/o"
+    made = step(
+        operator="a",
+        output_folders=(str(root / "a"),),
+        volume_folders=(str(tmp_path / "link/v/data"),),
+        mounts=(Mount(str(secret / "payload"), "/in", read_only=True),),
+    )
+    folders = OutputFolders(root, overwrite=False)
+    folders.make(Plan(pipeline(), (made,)))
+    folders.refuse_links(made)
+    folders.renew(made, lambda _: False)
+    assert mode(tmp_path / "real/v/data") == "777"
 
 
 # ---------------------------------------------------------------- several runs of one operator

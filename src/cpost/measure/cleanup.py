@@ -151,15 +151,24 @@ def remove_tree(folder: Path) -> bool:
 
 
 def _open_closed_folders(folder: Path) -> None:
-    """Give this user's own sub-folders all rights, each through a descriptor that cannot lead through a link."""
+    """Give this user's own sub-folders all rights."""
     for parent, names, _ in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                descriptor = os.open(Path(parent, name), os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    Path(f"/proc/self/fd/{descriptor}").chmod(stat.S_IRWXU)
-                finally:
-                    os.close(descriptor)
+                set_mode(Path(parent, name), stat.S_IRWXU)
+
+
+def set_mode(folder: Path, mode: int) -> None:
+    """Set a folder's permissions, through a descriptor: a link that was put in its place meanwhile is not followed.
+
+    Raises:
+        OSError: likewise where it is no folder.
+    """
+    descriptor = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        Path(f"/proc/self/fd/{descriptor}").chmod(mode)
+    finally:
+        os.close(descriptor)
 
 
 def has_link(path: Path, *, below: Path) -> bool:
