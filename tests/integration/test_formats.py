@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from integration.conftest import Pipeline
@@ -56,6 +57,24 @@ spec:
       - {name: d, emptyDir: {}}
       - {name: c, configMap: {name: settings}}
       - {name: s, emptyDir: {medium: Memory, sizeLimit: 32Mi}}
+"""
+
+TREASON = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: pod}
+spec:
+  initContainers:
+  - name: traitor
+    image: IMAGE
+    command: [sh, -ec, "rmdir /data/part; ln -s PRECIOUS /data/part"]
+    volumeMounts: [{name: d, mountPath: /data}]
+  containers:
+  - name: thief
+    image: IMAGE
+    command: [sh, -ec, "echo stolen >/part/file"]
+    volumeMounts: [{name: d, mountPath: /part, subPath: part}]
+  volumes: [{name: d, emptyDir: {}}]
 """
 
 ARGO = """\
@@ -176,6 +195,18 @@ def test_a_kubernetes_job(cpost: Cpost, pipeline: Pipeline, payload: Path, image
         ("beside", "completed")
     ]
     assert done.operator("main")["declared"] == {"cpu_millicores": 100, "memory_bytes": 64 * 2**20, "gpu_count": None}
+
+
+def test_a_link_in_the_place_of_a_volume_s_part_is_not_mounted(
+    cpost: Cpost, pipeline: Pipeline, payload: Path, image: str, tmp_path: Path
+) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o750)
+    text = TREASON.replace("PRECIOUS", str(precious))
+    done = cpost("run", written(pipeline, text, image), payload).ended(5)
+    assert "thief is not run: an earlier container put a link in the place of" in done.err
+    assert "Traceback" not in done.text
+    assert (list(precious.iterdir()), stat.S_IMODE(precious.stat().st_mode)) == ([], 0o750)
 
 
 def test_an_argo_workflow(cpost: Cpost, pipeline: Pipeline, payload: Path, image: str, tmp_path: Path) -> None:
