@@ -16,6 +16,7 @@ from typing import Protocol
 
 import cpost
 from cpost import store
+from cpost.copier import Copier
 from cpost.errors import CpostError, HostError, Interrupted, StoreError, UsageError
 from cpost.interrupts import Interrupts
 from cpost.measure import cleanup, host
@@ -91,7 +92,7 @@ class Execution:
         self._name = self._owner.name(self._run_id)
         self._work = cleanup.work_folder(self._name)
         outputs = Path(options.outputs_dir).resolve() if options.outputs_dir else self._work / "outputs"
-        self._volumes = Volumes(self._work / "volumes")
+        self._volumes = Volumes(self._work / "volumes", Copier(self._interrupts, self._name))
         self._outputs = OutputFolders(outputs, overwrite=options.overwrite, volumes=self._volumes)
         self._scratch = _scratch_folder(outputs, self._work)
         self._treatment = treatment

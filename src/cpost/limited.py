@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from cpost.errors import HostError, StoreError
 from cpost.measurer import Measurer, Once, Subject
 from cpost.model import Enforced, Outcome, Step, StepResult, Trial
 from cpost.outputs import OutputFolders
@@ -15,6 +16,10 @@ from cpost.trials import Observed, judge, longest_ns
 from cpost.units import whole_pages
 
 ENDS_ALL = (Outcome.INTERRUPTED, Outcome.ENGINE_LOST)
+
+
+class NotRun(Exception):
+    """A run under limits, in folders of its own, could not be prepared; its text says why, in one line."""
 
 
 class TrialAudience(Protocol):
@@ -76,12 +81,17 @@ class LimitedRuns:
             number: of this run among those under limits, from 1.
             earlier: how often the step was run at all.
             baseline_ns: its time without limits; one that takes many times as long is stopped.
+
+        Raises:
+            NotRun: its own folders could not be made as the run without limits found them.
+            HostError: the pipeline's could not.
+            Interrupted: a signal came meanwhile.
         """
-        self._audience.trial_begins(step.operator, _told(step, enforced))
         limited = replace(_limited(step, enforced), timeout_ns=self._longest_ns(step, enforced[0], baseline_ns))
         if self._scratch is not None:
             limited = self._scratch.moved(limited)
-        self._subject.renew(limited, self._scratch)
+        self._renew(limited)
+        self._audience.trial_begins(step.operator, _told(step, enforced))
         cached_bytes = self._subject.chill(limited, self._cold_inputs)
         once = self._measurer.once(limited, earlier, (), partial(self._folder.open_trial, self._word, number))
         fixed = step.duration_ns is not None
@@ -91,6 +101,14 @@ class LimitedRuns:
         self.count += 1
         self._audience.trial_ends(trial)
         return trial
+
+    def _renew(self, limited: Step) -> None:
+        try:
+            self._subject.renew(limited, self._scratch)
+        except (HostError, StoreError) as error:
+            if self._scratch is None:
+                raise
+            raise NotRun(error.message) from error
 
     def _longest_ns(self, step: Step, own: Enforced, baseline_ns: int | None) -> int | None:
         if step.duration_ns is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 
-from cpost.limited import ENDS_ALL, LimitedRuns
+from cpost.limited import ENDS_ALL, LimitedRuns, NotRun
 from cpost.model import (
     LEAST_MEMORY_BYTES,
     CpuChoice,
@@ -94,7 +94,11 @@ class _One:
         self._count += 1
         enforced = (Enforced(self._step.operator, limits),)
         earlier = (len(self._record.repeats) or 1) + self._count
-        trial = self._runs.run(self._step, enforced, self._count, earlier, self._baseline_ns)
+        try:
+            trial = self._runs.run(self._step, enforced, self._count, earlier, self._baseline_ns)
+        except NotRun as error:
+            self.stopped = True
+            raise _Ended(str(error)) from error
         if trial.result.outcome in ENDS_ALL:
             self.stopped = True
             interrupted = trial.result.outcome is Outcome.INTERRUPTED

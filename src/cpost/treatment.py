@@ -11,7 +11,7 @@ from cpost.errors import HostError
 from cpost.interrupts import Interrupts
 from cpost.limited import ENDS_ALL, LimitedRuns, TrialAudience
 from cpost.measurer import Measurer, Subject
-from cpost.model import HostFacts, OperatorRecord, Options, Outcome, Run, Step, StepResult
+from cpost.model import Advice, HostFacts, OperatorRecord, Options, Outcome, Run, Step, StepResult
 from cpost.outputs import OutputFolders
 from cpost.repeats import RepeatAudience, Runner
 from cpost.search import Searcher, SearchPlan
@@ -57,6 +57,17 @@ class Workshop:
             self.subject, self.measurer, self.folder, self.options, self.interrupts, self.audience, self.keep
         )
         return runner.run(step, warnings)
+
+    def keep_volumes(self, step: Step, *, again: bool) -> list[str]:
+        """Keep what lies in its volumes, unless it is run but once; returns what could not be kept, one line each.
+
+        Args:
+            again: it is run under limits.
+        """
+        self.volumes.forget()
+        if again or self.options.warmup or self.options.repeat > 1:
+            return self.volumes.keep(step)
+        return []
 
     def limited(self, word: str, scratch: OutputFolders | None, cold_inputs: Collection[str] = ()) -> LimitedRuns:
         """Runs under limits; see `LimitedRuns`."""
@@ -117,9 +128,8 @@ class Sizing:
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`."""
         options = shop.options
-        if options.verify or options.warmup or options.repeat > 1:
-            warnings = (*warnings, *shop.volumes.keep(step))
-        record = shop.measure(step, warnings)
+        shared = shop.keep_volumes(step, again=options.verify)
+        record = shop.measure(step, (*warnings, *shared))
         if not options.verify:
             return record
         shop.keep(record)
@@ -146,7 +156,7 @@ class Proving:
         earlier run's.
         """
         record = self._records[step.operator]
-        for warning in shop.volumes.keep(step):
+        for warning in shop.keep_volumes(step, again=record.recommendation.status is Advice.OK):
             shop.audience.warn(f"{step.operator}: {warning}")
         runs = shop.limited(VERIFY, None, record.cold_inputs)
         proven = Verifier(runs, shop.host, self._host).verify(step, record)
@@ -193,8 +203,10 @@ class Searching:
 
     def treat(self, step: Step, shop: Workshop, warnings: Iterable[str]) -> OperatorRecord:
         """See `Treatment`."""
-        record = shop.measure(step, (*warnings, *shop.volumes.keep(step)))
-        if self._plan.operators and step.operator not in self._plan.operators:
+        searched = not self._plan.operators or step.operator in self._plan.operators
+        shared = shop.keep_volumes(step, again=searched)
+        record = shop.measure(step, (*warnings, *shared))
+        if not searched:
             return record
         shop.keep(record)
         runs = shop.limited(SEARCH, shop.scratch, record.cold_inputs)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import cpost
-from cpost.limited import ENDS_ALL, LimitedRuns
+from cpost.limited import ENDS_ALL, LimitedRuns, NotRun
 from cpost.measure.outcome import iso_time
 from cpost.model import (
     LEAST_MEMORY_BYTES,
@@ -30,7 +30,7 @@ from cpost.units import MB, MILLICORES_PER_CORE, format_mb, format_seconds, roun
 
 _MUCH_CACHED_BYTES = 16 * MB  # of inputs, which a reader with a small limit might have been slower without
 # How the reasons begin that an earlier verification left.
-_PROOFS = ("verified:", "not verified:", "raised:", "tried again:", "put back:")
+_PROOFS = ("verified:", "not verified:", "raised:", "tried again:", "not tried again:", "put back:")
 
 
 class Verifier:
@@ -61,7 +61,10 @@ class Verifier:
             return record
         baseline_ns = baseline_wall_ns(record)
         wanted, why = _with_least(_recommended(step, record), step)
-        trials, cut_short = self._tried(step, wanted, why, len(record.repeats) or 1, baseline_ns)
+        try:
+            trials, cut_short = self._tried(step, wanted, why, len(record.repeats) or 1, baseline_ns)
+        except NotRun as error:
+            return _unproven(record, str(error))
         if not trials:
             return record
         if cut_short:
@@ -88,7 +91,13 @@ class Verifier:
         trials: list[Trial] = []
         enforced = _possible(wanted, step, cores)
         while True:
-            trial = self._runs.run(step, enforced, len(trials) + 1, earlier + len(trials), baseline_ns)
+            try:
+                trial = self._runs.run(step, enforced, len(trials) + 1, earlier + len(trials), baseline_ns)
+            except NotRun as error:
+                if not trials:
+                    raise
+                why[-1] = f"not tried again: {error}"  # nor raised
+                return trials, False
             if trial.result.outcome in ENDS_ALL:
                 return trials, True
             trials.append(trial)
@@ -217,6 +226,16 @@ def _proven(
     return replace(record, recommendation=advice, verification=found, servers=servers)
 
 
+def _unproven(record: OperatorRecord, reason: str) -> OperatorRecord:
+    advice = record.recommendation
+    reasons = (*_unproofed(advice.reasons), f"not verified: {reason}")
+    return replace(record, recommendation=replace(advice, reasons=reasons, verified=None))
+
+
+def _unproofed(reasons: Sequence[str]) -> Iterator[str]:
+    return (reason for reason in reasons if not reason.startswith(_PROOFS))
+
+
 def _marked(
     advice: Recommendation, enforced: Enforced | None, verdict: Verdict | None, reasons: Sequence[str]
 ) -> Recommendation:
@@ -235,7 +254,7 @@ def _marked(
         requests=requests,
         limits=limits,
         dev_shm_bytes=enforced.dev_shm_bytes,
-        reasons=(*(reason for reason in advice.reasons if not reason.startswith(_PROOFS)), *reasons),
+        reasons=(*_unproofed(advice.reasons), *reasons),
         verified=verdict,
     )
 

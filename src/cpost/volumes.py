@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from cpost.copier import Copier
 from cpost.errors import HostError
+from cpost.interrupts import Interrupts
 from cpost.measure import cleanup
 from cpost.model import Server, Step
 
@@ -19,10 +20,12 @@ class Volumes:
 
     Args:
         root: where copies are kept; made if missing.
+        copier: makes them; without one, no signal breaks a copy off.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, copier: Copier | None = None) -> None:
         self._root = root
+        self._copier = copier or Copier(Interrupts())
         self._taken: set[str] = set()
         self._kept: dict[str, Path] = {}
 
@@ -30,23 +33,31 @@ class Volumes:
         """Those that servers of several operators have mounted stay as they are: these go on using them."""
         self._taken = {mount.source for server in servers if server.shared for mount in server.step.mounts}
 
+    def forget(self) -> None:
+        """Nothing is put back from now on."""
+        self._kept = {}
+        cleanup.remove_tree(self._root)
+
     def keep(self, step: Step) -> list[str]:
         """Copy what lies in its volumes now, those that its containers may write to; what an earlier one had goes.
 
         Returns:
             What could not be copied, one line each.
+
+        Raises:
+            Interrupted: a signal came.
         """
-        self._kept = {}
-        cleanup.remove_tree(self._root)
+        self.forget()
         warnings = []
         for number, folder in enumerate(_written(step)):
             if any(_is_in(source, folder) for source in self._taken):
                 continue
             kept = self._root / str(number)
             self._root.mkdir(parents=True, exist_ok=True)
-            problem = _copy(Path(folder), kept)
+            source = Path(folder)
+            problem = self._copier.refusal(source, self._root) or self._copier.copy(source, kept)
             if problem:
-                warnings.append(f"its volume {Path(folder).name} cannot be copied ({problem}): all its runs share it")
+                warnings.append(f"its volume {source.name} cannot be copied ({problem}): all its runs share it")
             else:
                 self._kept[folder] = kept
         return warnings
@@ -79,6 +90,7 @@ class Volumes:
 
         Raises:
             HostError: that could not be done: the runs would not find the same.
+            Interrupted: a signal came.
         """
         for folder in map(Path, step.volume_folders):
             kept = self._kept.get(str(folder))
@@ -86,7 +98,7 @@ class Volumes:
                 continue
             removed = cleanup.remove_tree(folder) or remove_foreign(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
-            problem = _copy(kept, folder) if removed else "it holds files of another user"
+            problem = self._copier.copy(kept, folder) if removed else "it holds files of another user"
             if problem:
                 raise HostError(
                     f"{step.operator} is not run again: its volume {folder} cannot be made as it was ({problem})",
@@ -119,13 +131,3 @@ def _written(step: Step) -> list[str]:
 
 def _is_in(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
-
-
-def _copy(source: Path, to: Path) -> str:
-    """Copy a folder with owners, links and holes; returns what went wrong."""
-    command = ["cp", "-a", "--", str(source), str(to)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
-    except OSError as error:
-        return error.strerror or str(error)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["cp failed"])[0]

@@ -13,7 +13,7 @@ from builders import MB, REFUSED, record, result, run, step, totals, usage
 from cpost.errors import HostError, Interrupted
 from cpost.interrupts import Interrupts
 from cpost.measurer import Once
-from cpost.model import OperatorRecord, Options, Outcome, Step, StepResult, Verdict
+from cpost.model import Mount, OperatorRecord, Options, Outcome, Step, StepResult, Verdict
 from cpost.outputs import OutputFolders
 from cpost.search import SearchPlan
 from cpost.store import RunFolder
@@ -203,3 +203,72 @@ def test_only_the_operators_that_were_named_are_searched(tmp_path: Path) -> None
     assert place.treat(Searching(SearchPlan(frozenset({"b"}), True, True, 9))).search is None
     assert len(place.ran) == 1
     assert place.treat(Searching(SearchPlan(frozenset({"a"}), True, False, 9))).search is not None
+
+
+NO_ROOM = "a is not run again: its volume cannot be made as it was (no space left)"
+
+
+class Full(Place):
+    """Has room for so many runs under limits."""
+
+    def __init__(self, folder: Path, room: int, behave: Behave, **options: Any) -> None:
+        super().__init__(folder, behave, **options)
+        self.room = room
+
+    def renew(self, *_: Any) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise HostError(NO_ROOM)
+
+
+def test_without_room_for_its_volumes_an_operator_is_not_proven(tmp_path: Path) -> None:
+    made = Full(tmp_path / "1", 0, lambda _: well(), verify=True).treat(Sizing())
+    assert (made.verification, made.recommendation.verified) == (None, None)
+    assert made.result == well()
+    assert made.recommendation.reasons[-1] == f"not verified: {NO_ROOM}"
+    made = Full(tmp_path / "2", 1, broken, verify=True).treat(Sizing())
+    assert made.verification is not None
+    assert len(made.verification.trials) == 1
+    assert made.recommendation.verified is Verdict.BROKEN
+    assert made.recommendation.reasons[-1] == f"not tried again: {NO_ROOM}"
+    assert not [reason for reason in made.recommendation.reasons if reason.startswith("raised:")]
+
+
+def test_without_room_for_its_volumes_a_search_is_not_settled(tmp_path: Path) -> None:
+    made = Full(tmp_path, 0, lambda _: well()).treat(Searching(SearchPlan(frozenset(), True, True, 9)))
+    assert made.search is not None
+    assert made.search.memory is not None
+    assert (made.search.memory.settled, made.search.memory.cause) == (False, NO_ROOM)
+
+
+def test_volumes_of_the_pipeline_that_are_lost_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot be made as it was"):
+        Full(tmp_path, 0, lambda _: well()).treat(proving())
+
+
+SEARCHED = SearchPlan(frozenset({"b"}), True, True, 9)
+
+
+@pytest.mark.parametrize(
+    ("by", "options", "kept"),
+    [
+        (Sizing(), {}, False),
+        (Sizing(), {"verify": True}, True),
+        (Sizing(), {"repeat": 2}, True),
+        (Sizing(), {"warmup": 1}, True),
+        (proving(), {}, True),
+        (proving(replace(MEASURED, recommendation=REFUSED)), {}, False),
+        (Searching(SEARCHED), {}, False),
+        (Searching(SEARCHED), {"repeat": 2}, True),
+        (Searching(replace(SEARCHED, operators=frozenset())), {}, True),
+    ],
+)
+def test_volumes_are_kept_of_what_is_run_again(
+    tmp_path: Path, by: Treatment, options: dict[str, Any], kept: bool
+) -> None:
+    place, data = Place(tmp_path, lambda _: well(), **options), tmp_path / "data"
+    data.mkdir()
+    of = replace(STEP, mounts=(Mount(str(data), "/data", read_only=False),), volume_folders=(str(data),))
+    place.shop.volumes.keep(replace(of, operator="before"))
+    by.treat(of, place.shop, ())
+    assert (tmp_path / "volumes/0").exists() is kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from builders import server, step
 
+from cpost.copier import Copier
 from cpost.errors import HostError
 from cpost.model import HostFile, Mount, Step
 from cpost.outputs import OutputFolders
@@ -120,17 +120,29 @@ def test_files_of_the_definition_are_written_where_they_are_seen(tmp_path: Path,
 def test_what_cannot_be_copied_is_said_and_left_alone(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> Any:
-        return subprocess.CompletedProcess([], 1, "", "cp: no space left\n")
-
     volumes = Volumes(tmp_path / "kept")
     with monkeypatch.context() as patched:
-        patched.setattr(subprocess, "run", full)
+        patched.setattr(Copier, "copy", lambda *_: "no space left")
         (said,) = volumes.keep(writer(data))
-    assert said == "its volume data cannot be copied (cp: no space left): all its runs share it"
+    assert said == "its volume data cannot be copied (no space left): all its runs share it"
+    with monkeypatch.context() as patched:
+        patched.setattr(Copier, "refusal", lambda *_: "it holds files of another user")
+        (said,) = volumes.keep(writer(data))
+    assert said == "its volume data cannot be copied (it holds files of another user): all its runs share it"
+    assert list((tmp_path / "kept").iterdir()) == []
     volumes.put_back(writer(data), refuse)
     assert (data / "found").exists()
     volumes.keep(writer(data))
-    monkeypatch.setattr(subprocess, "run", full)
-    with pytest.raises(HostError, match=r"cannot be made as it was \(cp: no space left\)"):
+    monkeypatch.setattr(Copier, "copy", lambda *_: "no space left")
+    with pytest.raises(HostError, match=r"cannot be made as it was \(no space left\)"):
         volumes.put_back(writer(data), refuse)
+
+
+def test_what_is_forgotten_is_not_put_back(tmp_path: Path, data: Path) -> None:
+    volumes = Volumes(tmp_path / "kept")
+    volumes.keep(writer(data))
+    run(writer(data))
+    volumes.forget()
+    volumes.put_back(writer(data), refuse)
+    assert (data / "found").read_text() == "changed"
+    assert not (tmp_path / "kept").exists()
