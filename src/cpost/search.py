@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 
+from cpost.errors import Interrupted
 from cpost.limited import ENDS_ALL, LimitedRuns, NotRun
 from cpost.model import (
     LEAST_MEMORY_BYTES,
@@ -28,6 +29,7 @@ _STEP_BYTES = 16 * MIB
 _GRAIN_SHARE = 32  # memory is settled to this part of it, at least to a step
 _HEADROOM_PERCENT = 125
 _MOST_RAISES = 3
+_INTERRUPTED = "the search was interrupted"
 _NONE_ENDED = "no run ended well"
 _STALLED = 0.05  # who waits for memory in more of its life is slow for want of it
 _WORTH = 0.05  # more cores have to save this share of the time to be worth a look at still more
@@ -96,13 +98,13 @@ class _One:
         earlier = (len(self._record.repeats) or 1) + self._count
         try:
             trial = self._runs.run(self._step, enforced, self._count, earlier, self._baseline_ns)
-        except NotRun as error:
+        except (Interrupted, NotRun) as error:
             self.stopped = True
-            raise _Ended(str(error)) from error
+            raise _Ended(_INTERRUPTED if isinstance(error, Interrupted) else str(error)) from error
         if trial.result.outcome in ENDS_ALL:
             self.stopped = True
             interrupted = trial.result.outcome is Outcome.INTERRUPTED
-            raise _Ended("the search was interrupted" if interrupted else "the engine was lost")
+            raise _Ended(_INTERRUPTED if interrupted else "the engine was lost")
         self._trials.append(trial)
         return trial
 

@@ -96,8 +96,9 @@ class Workshop:
         over = runs.last is not None and runs.last.outcome in ENDS_ALL
         self.folder.settle_trials(word, _names(step), runs.count - over)
         self.subject.discard(step, self.scratch)
-        if over:
+        if over or self.interrupts.signum is not None:  # it may have come between two runs
             self.keep(record)
+            self.interrupts.check()
         self.go_on_after(record.operator, runs.last)
         return record
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import cpost
+from cpost.errors import Interrupted
 from cpost.limited import ENDS_ALL, LimitedRuns, NotRun
 from cpost.measure.outcome import iso_time
 from cpost.model import (
@@ -93,6 +94,8 @@ class Verifier:
         while True:
             try:
                 trial = self._runs.run(step, enforced, len(trials) + 1, earlier + len(trials), baseline_ns)
+            except Interrupted:
+                return trials, True
             except NotRun as error:
                 if not trials:
                     raise

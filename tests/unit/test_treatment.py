@@ -272,3 +272,23 @@ def test_volumes_are_kept_of_what_is_run_again(
     place.shop.volumes.keep(replace(of, operator="before"))
     by.treat(of, place.shop, ())
     assert (tmp_path / "volumes/0").exists() is kept
+
+
+@pytest.mark.parametrize("by", [Sizing(), proving(), Searching(SearchPlan(frozenset(), True, False, 9))])
+def test_a_signal_while_volumes_are_copied_keeps_the_runs_before(tmp_path: Path, by: Treatment) -> None:
+    class Stopped(Full):
+        def renew(self, *_: Any) -> None:
+            self.room -= 1
+            if self.room < 0:
+                self.interrupts.deliver(2)
+            self.interrupts.check()
+
+    place = Stopped(tmp_path, 1, broken, verify=True)
+    with pytest.raises(Interrupted):
+        place.treat(by)
+    last = place.kept[-1]
+    memory = last.search.memory if last.search is not None else None
+    trials = memory.trials if memory is not None else last.verification.trials if last.verification is not None else ()
+    assert len(trials) == 1
+    assert place.files() - {"a_final_result.csv"} == {trials[0].series_file}
+    assert memory is None or memory.cause == "the search was interrupted"
