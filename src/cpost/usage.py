@@ -212,8 +212,18 @@ class UsageBuilder:
         if self._need_peak is None:
             return None
         # What came after the last look that added up counts as need.
-        need = max(self._need_peak, self._need_up_to(self._look))
+        need = max(self._need_peak, self._need_up_to(self._look)) + self._unseen(totals)
         return need if totals.memory_peak_bytes is None else min(need, totals.memory_peak_bytes)
+
+    def _unseen(self, totals: Totals) -> int:
+        """How far the kernel's peak was above all that samples saw, where these have no peaks of their own.
+
+        No look says what that was, so it counts as need, unless it was the runtime's.
+        """
+        peak, seen = totals.memory_peak_bytes, self.memory_peak_bytes
+        if peak is None or seen is None or peak == totals.startup_memory_peak_bytes:
+            return 0
+        return max(0, peak - seen)
 
     def _memory_statistic(self, totals: Totals) -> Statistic:
         highest, p50, p95, p99 = _figures(self._memory)

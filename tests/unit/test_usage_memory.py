@@ -71,6 +71,20 @@ def need_mib(*samples: Sample, **stated: Any) -> float:
     return need / MIB
 
 
+@pytest.mark.parametrize(
+    ("peak_mib", "startup_mib", "need"),
+    [(91, 4, 81), (91, None, 81), (91, 91, 78), (88, 4, 78), (200, 4, 190)],
+    ids=["unseen", "start-up not known", "the runtime's own", "all seen", "far above"],
+)
+def test_what_no_sample_saw_of_the_kernel_s_peak_counts_as_need(
+    peak_mib: int, startup_mib: int | None, need: int
+) -> None:
+    """Where samples have no peaks of their own: memory that comes and goes between two of them."""
+    startup = None if startup_mib is None else startup_mib * MIB
+    readings = [looked(0, 2, 0), looked(10, 88, 10), looked(20, 12, 10)]
+    assert need_mib(*readings, memory_peak_bytes=peak_mib * MIB, startup_memory_peak_bytes=startup) == need
+
+
 def test_cache_is_not_needed() -> None:
     reading = [looked(t, 10 + t, t) for t in range(0, 1001, 100)]
     assert need_mib(*reading) == 10
