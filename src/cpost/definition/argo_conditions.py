@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -135,7 +136,7 @@ def _compared(left: _Operand, sign: str, right: _Operand) -> bool | None:
 # ---------------------------------------------------------------- both
 
 
-class _Expression:
+class _Expression(ABC):
     """Works out a condition by recursive descent; None = not known."""
 
     def __init__(self, words: Sequence[str | _Operand]) -> None:
@@ -198,8 +199,9 @@ class _Expression:
         value = self._one()
         return None if value is None else not value
 
+    @abstractmethod
     def _atom(self, word: str | _Operand) -> bool | None:
-        raise NotImplementedError
+        """What a single part comes to; None = not known before a run."""
 
 
 class _Results(_Expression):
