@@ -13,13 +13,14 @@ from typing import Protocol
 
 from cpost import spread
 from cpost.interrupts import Interrupts
-from cpost.measurer import Measurer, Subject
+from cpost.measurer import Measurer, Once, Subject
 from cpost.model import (
     Advice,
     Granularity,
     OperatorRecord,
     Options,
     Outcome,
+    Recommendation,
     Repeat,
     RepeatKind,
     ServerRecord,
@@ -84,19 +85,8 @@ class Runner:
     def _once(self, step: Step, warnings: Iterable[str]) -> OperatorRecord:
         cold_inputs = self._subject.cold_inputs(step)
         once = self._measurer.once(step, 0, warnings)
-        return OperatorRecord(
-            operator=step.operator,
-            image=step.image,
-            declared=step.declared,
-            declared_limits=step.limits,
-            result=once.result,
-            recommendation=recommend(self._options.policy, once.result, once.usage, *_of_step(step)),
-            usage=once.usage,
-            series_file=once.series_file,
-            servers=once.servers,
-            site=step.site,
-            cold_inputs=cold_inputs,
-        )
+        advice = recommend(self._options.policy, once.result, once.usage, *_of_step(step))
+        return replace(_record_of(step, once, advice, once.usage), cold_inputs=cold_inputs)
 
     def _repeated(self, step: Step, warnings: Iterable[str]) -> OperatorRecord:
         options, done = self._options, list[Repeat]()
@@ -139,20 +129,12 @@ class Runner:
         options, last = self._options, done[-1]
         advice = recommend_worst(options.policy, done, options.repeat, *_of_step(step))
         whole = len(spread.measured(done)) == options.repeat
-        return OperatorRecord(
-            operator=step.operator,
-            image=step.image,
-            declared=step.declared,
-            declared_limits=step.limits,
-            result=last.result,
-            recommendation=advice,
-            usage=spread.joined(done),
-            series_file=last.series_file,
+        return replace(
+            _record_of(step, last, advice, spread.joined(done)),
             repeats=tuple(done),
             spreads=spread.spreads(done),
             doubts=spread.doubts(done) if whole else (),
             servers=tuple(self._joined(server, step, done) for server in last.servers),
-            site=step.site,
         )
 
     def _joined(self, server: ServerRecord, step: Step, done: Sequence[Repeat]) -> ServerRecord:
@@ -178,6 +160,22 @@ class Runner:
     def _tell(self, step: Step, repeat: Repeat, *, shown: bool) -> None:
         passing = shown and self._options.metrics_dir is None
         self._audience.repeat_ends(step.operator, repeat, self._folder.series_path(step.operator) if passing else None)
+
+
+def _record_of(step: Step, run: Once | Repeat, advice: Recommendation, usage: Usage | None) -> OperatorRecord:
+    """What the record of a step says however often it was run; `run` is the last one."""
+    return OperatorRecord(
+        operator=step.operator,
+        image=step.image,
+        declared=step.declared,
+        declared_limits=step.limits,
+        result=run.result,
+        recommendation=advice,
+        usage=usage,
+        series_file=run.series_file,
+        servers=run.servers,
+        site=step.site,
+    )
 
 
 def _of_step(step: Step) -> tuple[int, int | None, int, Granularity]:

@@ -22,7 +22,9 @@ from cpost.model import (
     Verdict,
     allowance_ns,
 )
+from cpost.raises import SHORT_SHARE
 from cpost.spread import baseline_wall_ns
+from cpost.trials import was_killed
 from cpost.units import MIB, MILLICORES_PER_CORE, format_mb, round_up
 
 _STEP_BYTES = 16 * MIB
@@ -31,7 +33,6 @@ _HEADROOM_PERCENT = 125
 _MOST_RAISES = 3
 _INTERRUPTED = "the search was interrupted"
 _NONE_ENDED = "no run ended well"
-_STALLED = 0.05  # who waits for memory in more of its life is slow for want of it
 _WORTH = 0.05  # more cores have to save this share of the time to be worth a look at still more
 
 
@@ -311,9 +312,8 @@ def _is_held_back(trial: Trial, most_share: float) -> bool:
 
 def _may_be_chance(trial: Trial) -> bool:
     """Whether it took too long, or failed, with no sign that its memory was to blame."""
-    killed = trial.result.totals is not None and trial.result.totals.oom_kills
     late = trial.verdict is Verdict.SLOW and trial.slowdown is not None
-    return (late or _failed(trial)) and not killed and (trial.stalled_share or 0) <= _STALLED
+    return (late or _failed(trial)) and not was_killed(trial.result) and (trial.stalled_share or 0) <= SHORT_SHARE
 
 
 def _is_flat(trials: Sequence[Trial]) -> bool:
